@@ -12,7 +12,8 @@ class HistoryQuery:
     """A query of history from `from_ns` to before `to_ns`.
 
     signals: empty for all.  points: thin each signal to about so many samples, None for all.
-    aggregation: one value a window in place of the samples, None for the samples.
+    aggregation: one value a window in place of the samples, None for the samples.  is_recording:
+    the samples go into a recording, which the access report of the stream's owner says.
     """
 
     space: str
@@ -21,6 +22,7 @@ class HistoryQuery:
     signals: tuple[str, ...] = ()
     points: int | None = None
     aggregation: Aggregation | None = None
+    is_recording: bool = False
 
     def span_params(self) -> dict[str, Any]:
         """Space and span as parameters of the API's routes."""
@@ -34,4 +36,6 @@ class HistoryQuery:
             params["points"] = self.points
         if self.aggregation is not None:
             params |= {"every": self.aggregation.every, "how": self.aggregation.how.value}
+        if self.is_recording:
+            params["recording"] = "true"
         return params

@@ -6,20 +6,45 @@ from typing import Protocol
 
 from broker.streams import Signal
 
+NO_SAMPLE = 255
+"""Stands in the place of a quality where a signal has no sample in a row."""
+
+Value = float | int | bool | str | None
+"""A value of a signal in its dtype; None without a usable one."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
     """The values of all signals of a machine at one instant.
 
-    time_ns: since 1970 UTC in a recording, since the start in a model; whole microseconds, because
-    no face shows finer ones.  values: one a signal, in their order, finite.  anomaly: whether the
-    row is anomalous, None if unknown.  cause: the fault behind it, several joined by `+`.
+    time_ns: since 1970 UTC in a recording, since the start in a model; whole microseconds in a
+    model and a CSV file, because no face shows finer ones.  values: one a signal, in their order,
+    finite.  anomaly: whether the row is anomalous, None if unknown.  cause: the fault behind it,
+    several joined by `+`.  quality: one a signal as in a batch, or NO_SAMPLE; empty where all are
+    good.
     """
 
     time_ns: int
-    values: tuple[float, ...]
+    values: tuple[Value, ...]
     anomaly: bool | None = None
     cause: str = ""
+    quality: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectNode:
+    """An object of a machine's address space, with some of its signals as variables.
+
+    name: its browse name, which a gateway takes for that of a stream.
+    """
+
+    name: str
+    signals: tuple[Signal, ...]
+
+    def signal_names(self, objects: int) -> Iterator[str]:
+        """The names of its signals: with its own before them if it is one of several objects."""
+        before = f"{self.name}/" if objects > 1 else ""
+        return (f"{before}{signal.name}" for signal in self.signals)
 
 
 class RowSource(Protocol):

@@ -52,6 +52,10 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "demo",
             "Score the alarms that a program published against the ledger of a simulated machine.",
         ),
+        "recording": (
+            "recording",
+            "Record spans of streams as immutable datasets, and play them as machines.",
+        ),
         "credential": (
             "credential",
             "Create, list and revoke credentials of your organisation's machines and programs.",

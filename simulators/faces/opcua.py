@@ -30,10 +30,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from broker.batch import BAD, GOOD, UNCERTAIN
 from broker.clock import Clock
 from broker.errors import Taken, Unavailable
-from broker.streams import Signal
-from simulators.model import SourceRow
+from broker.streams import Dtype, Signal
+from simulators.model import NO_SAMPLE, ObjectNode, SourceRow
 
 NAMESPACE = "urn:connected-testbed:simulators"
 APPLICATION = "urn:connected-testbed:simulator"
@@ -67,15 +68,46 @@ _UNITS: dict[str, tuple[str, bytes]] = {
 """Unit -> its name and its UNECE code, whose bytes are its number; OPC UA Part 8, 5.6.4.3."""
 
 
+_TYPES: dict[Dtype, ua.VariantType] = {
+    Dtype.FLOAT64: ua.VariantType.Double,
+    Dtype.INT64: ua.VariantType.Int64,
+    Dtype.BOOL: ua.VariantType.Boolean,
+    Dtype.STRING: ua.VariantType.String,
+}
+_FIRST: dict[Dtype, object] = {
+    Dtype.FLOAT64: 0.0,
+    Dtype.INT64: 0,
+    Dtype.BOOL: False,
+    Dtype.STRING: "",
+}
+"""Value of a variable before its first sample, with a status that says that it has none."""
+_NULL = ua.Variant(None, ua.VariantType.Null)
+_STATUS: dict[int, Any] = {
+    code: ua.StatusCode(ua.UInt32(status))
+    for code, status in (
+        (GOOD, ua.StatusCodes.Good),
+        (UNCERTAIN, ua.StatusCodes.Uncertain),
+        (BAD, ua.StatusCodes.Bad),
+    )
+}
+
+
 class OpcUaFace:
     """A running OPC UA server with the machine's signals as variables."""
 
-    def __init__(self, server: Server, url: str, nodes: Sequence[Node], sha256: str = "") -> None:
+    def __init__(
+        self,
+        server: Server,
+        url: str,
+        variables: Sequence[tuple[Node, ua.VariantType]],
+        sha256: str = "",
+    ) -> None:
         """Made by `serve`.  sha256: its certificate's SHA-256; empty if it is not secured."""
         self.url = url
         self.sha256 = sha256
         self._server = server
-        self._nodes = nodes
+        self._nodes = [node for node, _ in variables]
+        self._types = [variant_type for _, variant_type in variables]
         self._last_ns = -1
         self._at_same_time = 0
 
@@ -83,7 +115,7 @@ class OpcUaFace:
         """Write each row, all values with its time stamp, so that a repeated value is a new sample.
 
         Rows of equal time get different picoseconds: a server does not report a write with an equal
-        time stamp and value.
+        time stamp and value.  A variable whose signal has no sample in a row is left as it is.
         """
         for row in rows:
             same = row.time_ns == self._last_ns
@@ -91,9 +123,14 @@ class OpcUaFace:
             self._last_ns = row.time_ns
             moment: Any = _EPOCH + timedelta(microseconds=row.time_ns // 1000)
             later: Any = self._at_same_time or None
-            for node, value in zip(self._nodes, row.values, strict=True):
+            quality = row.quality or (GOOD,) * len(row.values)
+            cells = zip(self._nodes, self._types, row.values, quality, strict=True)
+            for node, variant_type, value, code in cells:
+                if code == NO_SAMPLE:
+                    continue
                 data_value = ua.DataValue(
-                    ua.Variant(value, ua.VariantType.Double),
+                    _NULL if code == BAD else ua.Variant(value, variant_type),
+                    _STATUS[code],
                     SourceTimestamp=moment,
                     SourcePicoseconds=later,
                 )
@@ -122,9 +159,22 @@ async def serve(
 ) -> AsyncIterator[OpcUaFace]:
     """Run a server on loopback with an object `name` and a variable a signal, `s=<name>.<signal>`.
 
-    browse_name: of the object, where it is not its name.  port: 0 takes a free one.  keys: folder
-    of a certificate and its key, made if it has none; with it every session is signed and
-    encrypted.  Raises Taken if the port is in use.
+    browse_name: of the object, where it is not its name.  port, keys: as in `serve_objects`.
+    """
+    objects = (ObjectNode(browse_name or name, tuple(signals)),)
+    async with serve_objects(name, objects, port=port, keys=keys) as face:
+        yield face
+
+
+@asynccontextmanager
+async def serve_objects(
+    name: str, objects: Sequence[ObjectNode], *, port: int = 0, keys: Path | None = None
+) -> AsyncIterator[OpcUaFace]:
+    """Run a server on loopback with one or several objects, and a variable for each signal.
+
+    A variable's id is `s=<name>.<signal>`, and `s=<name>.<object>.<signal>` where there are several
+    objects.  port: 0 takes a free one.  keys: folder of a certificate and its key, made if it has
+    none; with it every session is signed and encrypted.  Raises Taken if the port is in use.
     """
     port = _free_port(port)
     server = Server()
@@ -138,11 +188,13 @@ async def serve(
     sha256 = "" if keys is None else await _secure(server, keys)
     server.allow_remote_admin(allow=False)
     index: Any = await server.register_namespace(NAMESPACE)
-    identifier: Any = name
-    machine = await server.nodes.objects.add_object(
-        ua.NodeId(identifier, index), ua.QualifiedName(browse_name or name, index)
-    )
-    nodes = [await _variable(machine, index, name, signal) for signal in signals]
+    nodes = []
+    for each in objects:
+        identifier: Any = name if len(objects) == 1 else f"{name}.{each.name}"
+        machine = await server.nodes.objects.add_object(
+            ua.NodeId(identifier, index), ua.QualifiedName(each.name, index)
+        )
+        nodes += [await _variable(machine, index, identifier, signal) for signal in each.signals]
     try:
         await server.start()
     except OSError as exc:
@@ -207,29 +259,30 @@ def _certificate(keys: Path) -> tuple[bytes, bytes]:
     return file.read_bytes(), key_file.read_bytes()
 
 
-async def _variable(machine: Node, index: Any, name: str, signal: Signal) -> Node:
-    """Add an AnalogItem without a value; OPC UA Part 8, 5.3.2.3."""
+async def _variable(
+    machine: Node, index: Any, name: str, signal: Signal
+) -> tuple[Node, ua.VariantType]:
+    """Add a variable without a value, an AnalogItem for a number; OPC UA Part 8, 5.3.2.3."""
     identifier: Any = f"{name}.{signal.name}"
+    first, variant_type = _FIRST[signal.dtype], _TYPES[signal.dtype]
     node = await machine.add_variable(
-        ua.NodeId(identifier, index),
-        ua.QualifiedName(signal.name, index),
-        0.0,
-        ua.VariantType.Double,
+        ua.NodeId(identifier, index), ua.QualifiedName(signal.name, index), first, variant_type
     )
-    typed: Any = ua.ObjectIds.HasTypeDefinition
-    await node.delete_reference(ua.ObjectIds.BaseDataVariableType, typed, bidirectional=False)
-    await node.add_reference(ua.ObjectIds.AnalogItemType, typed, bidirectional=False)
-    await _describe(node, signal)
+    description = ua.DataValue(ua.Variant(ua.LocalizedText(signal.description)))
+    await node.write_attribute(ua.AttributeIds.Description, description)
+    if signal.dtype in {Dtype.FLOAT64, Dtype.INT64}:
+        typed: Any = ua.ObjectIds.HasTypeDefinition
+        await node.delete_reference(ua.ObjectIds.BaseDataVariableType, typed, bidirectional=False)
+        await node.add_reference(ua.ObjectIds.AnalogItemType, typed, bidirectional=False)
+        await _describe(node, signal)
     waiting = ua.StatusCode(ua.UInt32(ua.StatusCodes.BadWaitingForInitialData))
-    nothing = ua.DataValue(ua.Variant(0.0, ua.VariantType.Double), waiting)
+    nothing = ua.DataValue(ua.Variant(first, variant_type), waiting)
     await node.write_attribute(ua.AttributeIds.Value, nothing)
-    return node
+    return node, variant_type
 
 
 async def _describe(node: Node, signal: Signal) -> None:
-    """Write description, unit, range and decimals; the unit's display name is its UCUM code."""
-    description = ua.DataValue(ua.Variant(ua.LocalizedText(signal.description)))
-    await node.write_attribute(ua.AttributeIds.Description, description)
+    """Write unit, range and decimals of a number; the unit's display name is its UCUM code."""
     meaning, code = _UNITS.get(signal.unit, ("", b""))
     unit = ua.EUInformation(
         NamespaceUri="http://www.opcfoundation.org/UA/units/un/cefact",

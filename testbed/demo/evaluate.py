@@ -160,6 +160,8 @@ def _offered_samples(offered: LedgerContent) -> dict[tuple[str, int], float]:
     samples: dict[tuple[str, int], float] = {}
     for row in offered.rows:
         for name, value in zip(offered.signals, row.values, strict=True):
+            if value is None or isinstance(value, str):
+                continue  # not with the demo's machines, whose signals are all numbers
             time_ns = row.time_ns
             while (name, time_ns) in samples:
                 time_ns += 1

@@ -15,7 +15,7 @@ from simulators.faults import Fault
 from simulators.fmu import description
 from simulators.fmu.description import FmuDescription
 from simulators.fmu.model import FmuModel
-from simulators.model import RowSource
+from simulators.model import ObjectNode, RowSource
 from simulators.parameters import unknown
 from simulators.stepped import ModelInfo, SteppedModel
 from simulators.world import Playback
@@ -44,7 +44,8 @@ class SimulatorOptions:
     port: of its OPC UA server, 0 for a free one.  broker: where it publishes over MQTT, None for
     OPC UA.  wait: play only once every variable is monitored.  ledger: file for the rows that were
     offered.  keys: folder of its certificate, None for no security.  mapping: new file for the
-    mapping of a gateway that reads it.
+    mapping of a gateway that reads it.  objects: of an OPC UA server, each with its own signals in
+    the order of the source's; one with all signals if there are none.
     """
 
     object_name: str = "PumpRig"
@@ -56,6 +57,7 @@ class SimulatorOptions:
     ledger: Path | None = None
     keys: Path | None = None
     mapping: Path | None = None
+    objects: tuple[ObjectNode, ...] = ()
 
     def __post_init__(self) -> None:
         if self.broker is not None and (self.wait or self.keys is not None):

@@ -1,6 +1,7 @@
 """A recording that is played again and again."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from broker.clock import NS_PER_S
 from simulators.model import RowSource, SourceRow
@@ -23,5 +24,5 @@ class RepeatedSource:
             for row in self._source.rows():
                 first_ns = row.time_ns if first_ns is None else first_ns
                 period_ns, last_ns = row.time_ns - last_ns, row.time_ns
-                yield SourceRow(row.time_ns + shift_ns, row.values, row.anomaly, row.cause)
+                yield replace(row, time_ns=row.time_ns + shift_ns)
             shift_ns += last_ns - (first_ns or 0) + (period_ns or NS_PER_S)

@@ -9,13 +9,12 @@ from typing import Any
 from rich.console import Console
 
 from broker.clock import Clock
-from broker.streams import Signal
 from gateway.settings import SourceSettings
 from simulators import ledger, world
 from simulators.faces import mqtt, opcua
 from simulators.faces.mqtt import MqttFace
 from simulators.faces.opcua import OpcUaFace
-from simulators.model import RowSource
+from simulators.model import ObjectNode, RowSource
 from testbed.simulator import first_mapping
 from testbed.simulator.machine import SimulatorOptions
 from testbed.terminal import invocation
@@ -34,10 +33,11 @@ async def simulate(
 
     on_event: called with the events `ready`, `progress` and `played`, as dictionaries.
     """
-    names = [signal.name for signal in source.signals]
+    objects = options.objects or (ObjectNode(options.stream, source.signals),)
+    names = [name for each in objects for name in each.signal_names(len(objects))]
     ledger_file = ledger.create(options.ledger, names) if options.ledger else nullcontext(None)
     with ledger_file as entries:
-        async with _serving(source.signals, options, clock) as serving:
+        async with _serving(objects, options, clock) as serving:
             first_mapping.write(options, source, serving.url)
             on_event({"event": "ready", **serving.as_json()})
             if options.wait:
@@ -82,7 +82,7 @@ class _Serving:
 
 @asynccontextmanager
 async def _serving(
-    signals: Sequence[Signal], options: SimulatorOptions, clock: Clock
+    objects: Sequence[ObjectNode], options: SimulatorOptions, clock: Clock
 ) -> AsyncIterator[_Serving]:
     """The machine's face: an OPC UA server, or a connection to a broker."""
     mapping = "" if options.mapping is None else str(options.mapping)
@@ -90,17 +90,12 @@ async def _serving(
         password = SourceSettings().source_password.get_secret_value()
         broker = options.broker
         login = mqtt.Login(broker.user, password if broker.user else "")
-        names = [signal.name for signal in signals]
+        names = [name for each in objects for name in each.signal_names(len(objects))]
         async with mqtt.publish(broker.url, login, broker.topic, names, clock) as face:
             yield _Serving(face, broker.url, broker.topic, mapping)
         return
-    serving = opcua.serve(
-        options.object_name,
-        signals,
-        browse_name=options.stream,
-        port=options.port,
-        keys=options.keys,
-    )
+    name, port, keys = options.object_name, options.port, options.keys
+    serving = opcua.serve_objects(name, objects, port=port, keys=keys)
     async with serving as server:
         yield _Serving(server, server.url, mapping=mapping)
 

@@ -162,7 +162,16 @@ class HistoryParameters(TimeSpanForm):
     how: Annotated[
         Aggregate | None, Field(description="the value of a window of `every`; mean if left out")
     ] = None
+    recording: Annotated[
+        bool,
+        Field(description="the samples go into a recording: the access report says so"),
+    ] = False
     format: Format = Format.JSON
+
+    @property
+    def way(self) -> str:
+        """The way of the read in the access report."""
+        return "recording" if self.recording else "history"
 
     def aggregation(self) -> Aggregation | None:
         """The windows of `every`, None for the samples themselves; raises Invalid."""
@@ -184,6 +193,8 @@ class HistoryParameters(TimeSpanForm):
             "from": text_of(window.from_ns),
             "to": text_of(window.to_ns),
         }
+        if self.recording:
+            facts["recording"] = True
         if (aggregation := self.aggregation()) is not None:
             facts |= {"every": aggregation.every, "how": aggregation.how}
         return facts

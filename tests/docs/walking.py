@@ -35,7 +35,7 @@ INSTANT = re.compile(r"(--(?:sample-)?(from|to|at) )\d{4}-\d\d-\d\d(?:\S*Z)?")
 PASSWORD = "correct horse battery staple"
 QUESTION = "[y/N]: "
 FOREVER = re.compile(
-    r"testbed (?:up|simulate|gateway run|tap|api|recorder|reconcile)\b"
+    r"testbed (?:up|simulate|recording replay|gateway run|tap|api|recorder|reconcile)\b"
     r"|(?:\S*/)?python \S*(?:ten_lines|plain_mqtt|detector)\.py"
     r"|while |curl -N|mosquitto -c|node-red|node \S+\.mjs|telegraf --config"
 )
@@ -50,6 +50,7 @@ READING = re.compile(
 READY = {
     "testbed up": "Ctrl-C stops it; …",
     "testbed simulate": "serving …",
+    "testbed recording replay": "serving …",
     "testbed gateway run": "…gateway was started…",
 }
 """What a reader waits for before the next command, where the page says nothing of it."""

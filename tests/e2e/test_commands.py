@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import recorded
 from tests.e2e.test_demo import recording, run
 
 BROWSE = ["gateway", "browse", "opc.tcp://127.0.0.1:9"]
@@ -77,6 +78,9 @@ def test_a_broken_recording_is_named_with_its_line(tmp_path, change, sentence):
         (["access", "rig"], 2, "is not the address of an equipment"),
         (["grant", "ask", "rig", "--purpose", "x"], 2, "is not the address of a stream"),
         (["grant", "approve", "1", "--until", "soon"], 2, "'soon' is not an instant"),
+        (["recording", "create", "x", "--stream", "rig"], 2, "is not the address of a stream"),
+        (["recording", "import", "nowhere.zip", "x"], 2, "there is no file nowhere.zip"),
+        (["recording", "replay", "nowhere"], 2, "there is no recording nowhere"),
     ],
 )
 def test_wrong_input_is_said_in_a_sentence(tmp_path, arguments, code, sentence):
@@ -84,6 +88,16 @@ def test_wrong_input_is_said_in_a_sentence(tmp_path, arguments, code, sentence):
     done = run(*arguments, environment=environment, timeout_s=60)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert sentence in done.stderr
+
+
+def test_a_changed_recording_is_a_negative_verdict_that_names_the_file(tmp_path):
+    recording = recorded.labelled(tmp_path / "labelled")
+    done = run("recording", "verify", recording.path)
+    assert (done.returncode, recording.sha256 in done.stdout) == (0, True)
+    (recording.path / "gaps.parquet").write_bytes(b"")
+    done = run("recording", "verify", recording.path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "labelled: gaps.parquet: its SHA-256 is" in done.stdout
 
 
 def test_a_server_that_is_away_is_the_services_fault():

@@ -88,7 +88,8 @@ READERS = {
         variables={"TESTBED_INPUTS": f"rig={RIG}", "TESTBED_OUTPUTS": f"score={TRIAL}"},
     ),
     **dict.fromkeys(
-        ("grafana", "javascript", "node-red", "pandas", "telegraf"), Reader(person="cora")
+        ("grafana", "javascript", "node-red", "pandas", "record-and-replay", "telegraf"),
+        Reader(person="cora"),
     ),
 }
 

@@ -84,7 +84,7 @@ async def history(
     stored = _stored(store, window, query)
     gaps = await ledger.gaps(query.space, address, window.from_ns, window.to_ns)
     quotas.reading(caller.organisation)
-    await reads.note(caller.id, Entry(query.space, address), "history")
+    await reads.note(caller.id, Entry(query.space, address), query.way)
     facts |= query.facts(window)
     meter = ReadMeter(organisation=caller.organisation, quotas=quotas, facts=facts)
     frames, csv = counted(stored, meter), query.format is Format.CSV

@@ -1,0 +1,271 @@
+"""`testbed recording`: spans of streams as immutable datasets, and their replay as a machine."""
+
+import functools
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker.clock import WallClock
+from testbed.commands.simulate import (
+    KEYS,
+    LedgerFile,
+    Port,
+    Repeat,
+    Secure,
+    Speed,
+    Times,
+    Wait,
+)
+from testbed.terminal import run
+from testbed.terminal.options import Json, Space, SpanEnd, example, span_begin
+from testbed.terminal.screen import announce, out, print_json
+
+EXAMPLE = example(
+    "testbed recording create valve-1 --stream factory/pump-rig/rig --from -1h",
+    "testbed recording replay valve-1 --speed 10",
+)
+
+recording_app = typer.Typer(
+    help="Record spans of streams as immutable datasets, and play them as machines.",
+    no_args_is_help=True,
+    epilog=EXAMPLE,
+)
+
+NewFolder = Annotated[Path, typer.Argument(help="new folder of the recording; its name is its own")]
+RecordingFolder = Annotated[Path, typer.Argument(help="folder of a recording")]
+RecordingFolders = Annotated[
+    list[Path],
+    typer.Argument(help="folders of one or more recordings, which are played in step"),
+]
+RecordedStreams = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stream",
+        help="address of a stream to record, organisation/equipment/stream; can be repeated",
+    ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        help="signal that a model shall learn, organisation/equipment/stream/signal, recorded with"
+        " its stream; can be repeated (default: none)",
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TRAIN/VALIDATION/TEST",
+        help="parts of the span in percent, by time, such as 70/15/15 (default: none)",
+    ),
+]
+Begin = Annotated[str | None, span_begin("an hour before --to")]
+OFFSET = (
+    "time from the beginning, such as 90s or 1h30min, or an instant such as"
+    " 2026-03-01T08:00:00Z (default: all)"
+)
+
+
+Description = Annotated[str, typer.Option(help="sentence about it (default: none)")]
+Licence = Annotated[
+    str, typer.Option(help="its licence, a sentence or URL (default: as the grants allow)")
+]
+WebPage = Annotated[str, typer.Option(help="web page of the dataset (default: none)")]
+PartBegin = Annotated[
+    str | None, typer.Option("--from", metavar="TIME", help=f"beginning: {OFFSET}")
+]
+PartEnd = Annotated[str | None, typer.Option("--to", metavar="TIME", help=f"end: {OFFSET}")]
+Align = Annotated[
+    str, typer.Option(help="several recordings in step by their time stamps, `time`, or `start`")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to the app."""
+    app.add_typer(recording_app, name="recording")
+
+
+@recording_app.command(
+    epilog=example(
+        "testbed recording create valve-1 --stream factory/pump-rig/rig --from -1h",
+        "testbed recording create set-1 --stream factory/pump-rig/rig"
+        " --label factory/pump-rig/truth/anomaly --split 70/15/15",
+    )
+)
+def create(
+    folder: NewFolder,
+    stream: RecordedStreams = None,
+    begin: Begin = None,
+    end: SpanEnd = None,
+    space: Space = "live",
+    label: Labels = None,
+    split: Split = None,
+    description: Description = "",
+    licence: Licence = "",
+    url: WebPage = "",
+    json: Json = False,
+) -> None:
+    """Read a span of streams into a new folder: Parquet, manifest, gaps, and one hash over all."""
+    from testbed.client import recording_files, recordings
+
+    clock = WallClock()
+    options = recordings.RecordingOptions(
+        streams=stream or [],
+        labels=label or [],
+        space=space,
+        begin=begin,
+        end=end,
+        split=split,
+        description=description,
+        licence=licence,
+        url=url,
+    )
+    wanted = run.call(lambda: options.checked(clock))
+    recording = run.run(recordings.create(folder, wanted, clock))
+    if json:
+        print_json(recording_files.summary(recording))
+    else:
+        recording_files.print_recording(recording, out)
+
+
+@recording_app.command("list", epilog=example("testbed recording list recordings"))
+def list_(
+    folder: Annotated[Path, typer.Argument(help="folder that has recordings in it")] = Path(),
+    json: Json = False,
+) -> None:
+    """List the recordings in a folder."""
+    from testbed.client import recording_files
+
+    recordings = run.call(lambda: recording_files.listed(folder))
+    if json:
+        print_json([each.as_json() for each in recordings])
+    else:
+        recording_files.print_listed(recordings, out)
+
+
+@recording_app.command(epilog=example("testbed recording show valve-1"))
+def show(recording: RecordingFolder, json: Json = False) -> None:
+    """Show a recording: span, streams, grants, labels, parts and hash."""
+    from broker.recordings import bundle
+    from testbed.client import recording_files
+
+    opened = run.call(lambda: bundle.peek(recording))
+    if json:
+        print_json(recording_files.summary(opened))
+    else:
+        recording_files.print_recording(opened, out)
+
+
+@recording_app.command(epilog=example("testbed recording verify valve-1"))
+def verify(
+    recording: RecordingFolder,
+    sha256: Annotated[
+        str | None, typer.Option(help="hash that it must have (default: its own)")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compare every file with its hash: exit code 1 if one differs, with its name."""
+    from broker.recordings import bundle
+    from testbed.client import recording_files
+
+    differences = run.call(lambda: recording_files.verified(recording, sha256))
+    hash_ = "" if differences else run.call(lambda: bundle.peek(recording)).sha256
+    if json:
+        files = [{"path": each.path, "problem": each.problem} for each in differences]
+        print_json({"path": str(recording), "sha256": hash_ or None, "differences": files})
+    elif differences:
+        for each in differences:
+            out.print(f"{recording}: {each}")
+    else:
+        out.print(f"{recording} is as it was recorded: sha256 {hash_}")
+    sys.exit(run.Exit.NEGATIVE if differences else run.Exit.DONE)
+
+
+@recording_app.command(
+    epilog=example(
+        "testbed recording export valve-1 valve-1.zip", "testbed recording export valve-1 valve.csv"
+    )
+)
+def export(
+    recording: RecordingFolder,
+    output: Annotated[
+        Path,
+        typer.Argument(help="new file: .zip for all of it, .csv or .parquet for one table"),
+    ],
+    stream: Annotated[
+        list[str] | None,
+        typer.Option(help="address of a stream of the table; can be repeated (default: all)"),
+    ] = None,
+) -> None:
+    """Write a recording as one file: a zip that `import` takes, or a table of its samples."""
+    from testbed.client import recording_files
+
+    run.call(lambda: recording_files.export(recording, output, stream or []))
+    out.print(f"wrote {output}")
+
+
+@recording_app.command("import", epilog=example("testbed recording import valve-1.zip valve-1"))
+def import_(
+    file: Annotated[Path, typer.Argument(help="zip file that `recording export` wrote")],
+    folder: NewFolder,
+    json: Json = False,
+) -> None:
+    """Unpack a recording, and verify it; nothing is left of one that is not whole."""
+    from broker.recordings import archive
+    from testbed.client import recording_files
+
+    recording = run.call(lambda: archive.unpack(file, folder))
+    if json:
+        print_json(recording_files.summary(recording))
+    else:
+        recording_files.print_recording(recording, out)
+
+
+@recording_app.command(
+    epilog=example(
+        "testbed recording replay valve-1 --times shifted --speed 10",
+        "testbed recording replay pump press --from 90s --align start",
+    )
+)
+def replay(
+    recording: RecordingFolders,
+    port: Port = 4840,
+    speed: Speed = 1.0,
+    times: Times = "original",
+    repeat: Repeat = False,
+    begin: PartBegin = None,
+    end: PartEnd = None,
+    align: Align = "time",
+    ledger: LedgerFile = None,
+    wait: Wait = False,
+    secure: Secure = False,
+    json: Json = False,
+) -> None:
+    """Play recordings as if they were the machines, behind one OPC UA server and on one clock."""
+    from simulators.recordings import RecordedSource
+    from simulators.world import Playback, TimestampMode
+    from testbed import recording_replay
+
+    def checked() -> tuple[RecordedSource, Playback]:
+        source = recording_replay.source(recording, WallClock(), align=align, begin=begin, end=end)
+        return source, Playback(speed, TimestampMode.parse(times))
+
+    recorded, playback = run.call(checked)
+    announce("starting the OPC UA server")
+    from testbed.simulator import serving
+    from testbed.simulator.machine import SimulatorOptions
+    from testbed.simulator.repeated import RepeatedSource
+
+    source = RepeatedSource(recorded) if repeat else recorded
+    options = SimulatorOptions(
+        port=port,
+        playback=playback,
+        wait=wait,
+        ledger=ledger,
+        keys=KEYS if secure else None,
+        objects=recorded.objects,
+    )
+    on_event = print_json if json else functools.partial(serving.print_event, out=out)
+    run.run(serving.simulate(source, options, WallClock(), on_event))

@@ -1,0 +1,71 @@
+"""A recording gives back what went in, whatever the samples are."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker.batch import BAD, NO_VALUE, NUMPY, Gap, Series, Source, same_series
+from broker.namespace import StreamAddress
+from broker.recordings import bundle, parquet
+from broker.streams import Dtype, Signal, StreamSpec
+from tests import recorded
+
+RIG = StreamAddress("factory", "pump-rig", "rig")
+NAMES = ("a", "A", "time", "split", "a b", "a.b")
+VALUES = {
+    Dtype.FLOAT64: st.floats(allow_nan=False, allow_infinity=False),
+    Dtype.INT64: st.integers(-(2**63), 2**63 - 1),
+    Dtype.BOOL: st.booleans(),
+    Dtype.STRING: st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+}
+TIMES = st.lists(st.integers(0, 2**63 - 1), unique=True, max_size=6).map(sorted)
+
+
+@st.composite
+def columns(draw, dtype):
+    times = draw(TIMES)
+    size = len(times)
+    quality = draw(st.lists(st.integers(0, 2), min_size=size, max_size=size))
+    values = [NO_VALUE[dtype] if code == BAD else draw(VALUES[dtype]) for code in quality]
+    return Series(
+        np.array(times, np.int64), np.array(values, NUMPY[dtype]), np.array(quality, np.uint8)
+    )
+
+
+@st.composite
+def streams(draw):
+    names = draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=1))
+    signals = tuple(Signal(name, draw(st.sampled_from(Dtype))) for name in names)
+    samples = {signal.name: draw(columns(signal.dtype)) for signal in signals}
+    instants = st.integers(0, 2**62)
+    gap = st.builds(
+        Gap,
+        st.lists(st.sampled_from(names), unique=True).map(tuple),
+        instants,
+        instants,
+        st.text(st.characters(categories=["L", "P", "Z"]), max_size=20),
+    )
+    return StreamSpec(RIG, signals), samples, draw(st.lists(gap, max_size=3))
+
+
+@settings(max_examples=30, deadline=None)
+@given(streams(), st.sampled_from(["", "70/15/15"]))
+def test_a_recording_gives_back_samples_and_gaps(stream, split):
+    spec, samples, gaps = stream
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x"
+        with (
+            bundle.create(path, recorded.facts("x", split=split)) as writer,
+            writer.stream(spec, Source.LIVE, gaps=gaps) as table,
+        ):
+            table.append(samples)
+        opened = bundle.open_recording(path)
+        again = parquet.read_series(path, opened.manifest.streams[0])
+        assert all(same_series(again[name], each) for name, each in samples.items())
+        assert parquet.read_gaps(path) == [(RIG, gap) for gap in gaps]
+        rows = list(parquet.read_rows(path, opened.manifest.streams[0]))
+        assert [row[0] for row in rows] == sorted({row[0] for row in rows})
+        assert len(rows) == opened.manifest.rows
