@@ -11,9 +11,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import orjson
+
 from broker import codec
 from broker.aggregation import Aggregation
-from broker.batch import BAD, Gap, Long
+from broker.batch import BAD, Gap, Long, elements_of
 from broker.clock import text_of
 from testbed_api.limits.quotas import Quotas
 from testbed_api.stores.port import Window
@@ -34,7 +36,7 @@ class ReadMeter:
     facts: dict[str, Any]
 
     def count(self, samples: int) -> None:
-        """Add samples that are about to be sent."""
+        """Add samples that are about to be sent; an array counts as many as it has elements."""
         self.quotas.read(self.organisation, samples)
         self.facts["samples"] = self.facts.get("samples", 0) + samples
 
@@ -44,7 +46,7 @@ async def counted(frames: AsyncIterator[Long], meter: ReadMeter) -> AsyncIterato
     meter.count(0)
     async with aclosing(cast("AsyncGenerator[Long]", frames)):
         async for frame in frames:
-            meter.count(len(frame))
+            meter.count(elements_of(frame))
             yield frame
 
 
@@ -75,7 +77,10 @@ async def as_json(
 
 
 async def as_csv(window: Window, frames: AsyncIterator[Long]) -> AsyncIterator[bytes]:
-    """Yield a history as CSV: a row per time stamp, a column per signal, empty without a value."""
+    """Yield a history as CSV: a row per time stamp, a column per signal, empty without a value.
+
+    An array is a JSON list in one cell.
+    """
     table = _CsvTable(window)
     async with aclosing(cast("AsyncGenerator[Long]", frames)):
         async for frame in frames:
@@ -129,6 +134,8 @@ class _CsvTable:
 
 
 def _cell(value: object) -> object:
+    if isinstance(value, tuple):
+        return orjson.dumps(value).decode()
     if isinstance(value, bool):
         return "true" if value else "false"
     return value

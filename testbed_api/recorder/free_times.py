@@ -102,4 +102,6 @@ class FreeTimes:
         value, quality = self._stored[time_ns]
         samples = self._samples
         same = quality == samples.quality[at]
+        if samples.values.ndim > 1:
+            return bool(same and (quality == BAD or np.array_equal(value, samples.values[at])))
         return bool(same and (quality == BAD or value == samples.values[at]))

@@ -117,7 +117,7 @@ async def test_a_first_mapping_has_the_period_and_trigger_that_were_measured() -
     assert (stream.spec.trigger, stream.spec.period_s) == (Trigger.TIMESTAMP, 0.1)
     assert stream.spec.signal("Wear").unit == "um"
     assert "# measured in 3 s: 0.1 s between samples (0.1 to 0.1 s); values repeat" in text
-    assert "# - list: an array, and only single values are supported" in text
+    assert mapping.streams[0].spec.signal("list").shape == (2,)
     assert len(seen) >= 3
 
 
@@ -158,7 +158,8 @@ DISAGREEING = (
     (PRESSURE, PRESSURE.replace("Pressure", "Presure"), f"near it are {PRESSURE}"),
     (PRESSURE, "nsu=urn:x;s=P", "it has http"),
     (PRESSURE, CURRENT_NODE, "warning: rig.Pressure: it has the same node as rig.Current"),
-    (PRESSURE, "i=2255", "it is an array"),
+    (PRESSURE, "i=2255", "it is an array: write shape: ["),
+    ("unit: A", "shape: [3]\n        unit: A", "rig.Current: it is a single value on the server"),
     (PRESSURE, PRESSURE.removesuffix(".Pressure"), "it is an object, not a variable (`testbed"),
     (PRESSURE, "i=11492", "it is a method, not a variable"),
     ("unit: A", "unit: mA", "warning: rig.Current: its unit is A on the server and mA"),
