@@ -206,7 +206,7 @@ def test_whatever_bytes_come_a_decoder_reads_or_refuses_them(
     while number == 0 or time.monotonic() < until_s:
         tries += _try(DECODERS[name], st.one_of(kinds), number)
         number += 1
-    if fuzz_s and request.config.getoption("--keep-results"):  # else those of the last long run stay
+    if fuzz_s and request.config.getoption("--keep-results"):  # or the last long run's stay
         took_s = round(time.monotonic() - began_s, 1)
         results.keep({"fuzz": {name: {"s": took_s, "tries": tries}}})
 
