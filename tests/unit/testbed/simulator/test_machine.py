@@ -49,8 +49,8 @@ def test_a_model_is_chosen_with_its_parameters_inputs_and_faults():
         (lambda: machine.model("press", [], ["lek@1..2"]), "'lek@1..2' is no fault", "'leak'?"),
         (
             lambda: machine.model("press", ["heater=60"], []).make(0, None, None, None),
-            "input heater of press is 60",
-            "0 to 6",
+            "input heater of press is 60 kW",
+            "0 to 6 kW: power of the heater",
         ),
         (lambda: machine.broker_of("nowhere", "t"), "'nowhere' is not the address", "HOST:PORT"),
         (lambda: machine.broker_of("ada:secret@h:1", "t"), "is not the address", "PASSWORD"),
