@@ -237,7 +237,7 @@ class SteppedModel:
 
 @dataclass(slots=True)
 class _Run:
-    """A machine in its present state, and the number of rows that it has values."""
+    """A machine in its present state, and the number of rows that it gave."""
 
     equations: Equations
     noise: Iterator[Sequence[float]]

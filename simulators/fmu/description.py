@@ -171,20 +171,7 @@ def _parsed(path: Path, text: bytes) -> _Element:
 def _described(fmu: FmuArchive, root: _Element, machine: str) -> FmuDescription:
     path = fmu.path
     version = _version(path, root)
-    kind = root.first("CoSimulation")
-    if root.tag != "fmiModelDescription" or kind is None:
-        others = [
-            each.tag for each in root.children if each.tag.endswith(("Exchange", "Execution"))
-        ]
-        raise Invalid(
-            f"{path} is no FMU for co-simulation; it is for {' and '.join(others) or 'nothing'}",
-            hint="export it for co-simulation: it then brings its own solver",
-        )
-    if kind.attributes.get("needsExecutionTool") in TRUE:
-        raise Invalid(
-            f"{path} runs only inside the program that exported it",
-            hint="export it so that it needs no execution tool",
-        )
+    kind = _co_simulation(path, root)
     identifier = _attribute(path, kind, "modelIdentifier")
     token = _attribute(path, root, "guid" if version == "2" else "instantiationToken")
     variables, left_out = _variables(path, root, version)
@@ -214,6 +201,25 @@ def _described(fmu: FmuArchive, root: _Element, machine: str) -> FmuDescription:
         fixed_step_s=_number(path, kind, "fixedInternalStepSize"),
         description=root.attributes.get("description", "")[:MOST_TEXT],
     )
+
+
+def _co_simulation(path: Path, root: _Element) -> _Element:
+    """The element about co-simulation; raises Invalid for an FMU of another kind."""
+    kind = root.first("CoSimulation")
+    if root.tag != "fmiModelDescription" or kind is None:
+        others = [
+            each.tag for each in root.children if each.tag.endswith(("Exchange", "Execution"))
+        ]
+        raise Invalid(
+            f"{path} is no FMU for co-simulation; it is for {' and '.join(others) or 'nothing'}",
+            hint="export it for co-simulation: it then brings its own solver",
+        )
+    if kind.attributes.get("needsExecutionTool") in TRUE:
+        raise Invalid(
+            f"{path} runs only inside the program that exported it",
+            hint="export it so that it needs no execution tool",
+        )
+    return kind
 
 
 def _version(path: Path, root: _Element) -> str:

@@ -148,7 +148,8 @@ def report_crashes(wake: int) -> None:
     same, and so does a crash for want of stack.
     """
     os.set_blocking(wake, False)
-    os.set_inheritable(wake, False)  # a program that the FMU starts does not keep it open
+    os.set_inheritable(wake, False)  # noqa: FBT003 - its argument has no name
+    # a program that the FMU starts does not keep it open
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     for number in CRASHES:
         signal.signal(number, lambda *_: None)

@@ -120,9 +120,6 @@ Repeat = Annotated[bool, typer.Option("--repeat", help="start again at the end, 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
-    for name, (help_text, options) in MODELS.items():
-        epilog = example(f"testbed simulate {name} {options}")
-        simulate_app.command(name, help=help_text, epilog=epilog)(simulate_model)
     app.add_typer(simulate_app, name="simulate")
 
 
@@ -176,6 +173,11 @@ def simulate_model(
         )
 
     _serve(checked, json=json)
+
+
+for _name, (_help, _options) in MODELS.items():
+    _epilog = example(f"testbed simulate {_name} {_options}")
+    simulate_app.command(_name, help=_help, epilog=_epilog)(simulate_model)
 
 
 @simulate_app.command("csv", epilog=example("testbed simulate csv rig.csv --times shifted"))

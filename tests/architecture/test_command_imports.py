@@ -106,6 +106,7 @@ WRONG_SOURCE = [
 WRONG_MACHINE = [
     ["simulate", "pump-rig", "--fault", "leak@1..2"],
     ["simulate", "csv", "no-such.csv"],
+    ["simulate", "fmu", "no-such.fmu"],
     ["demo", "--times", "never"],
 ]
 WITHOUT_OPC_UA = [
