@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from broker import units
+from broker.errors import Invalid
 from broker.streams import Dtype
 from testbed_scenarios import quantities
 from testbed_scenarios.catalogue import EquipmentFacts, Path
@@ -106,9 +108,18 @@ def _of_options(
     for signal in (each for each in signals if each.name == name):
         if entry.by is not None:
             yield from of_unit((*path, "by"), entry.by, signal.unit, name)
+        if entry.unit is not None:
+            yield from _of_conversion((*path, "unit"), signal.unit, entry.unit)
         for at, kind in kinds.items():
             if kind in OF_NUMBERS and signal.dtype not in {Dtype.FLOAT64, Dtype.INT64}:
                 yield ScenarioFinding(at, f"{name} is a {signal.dtype} and cannot have a {kind}")
+
+
+def _of_conversion(path: Path, right: str, wrong: str) -> Iterator[ScenarioFinding]:
+    try:
+        units.conversion(right, wrong)
+    except Invalid as exc:
+        yield ScenarioFinding(path, str(exc))
 
 
 def _of_draw(
