@@ -10,6 +10,7 @@ from testbed_scenarios import quantities
 from testbed_scenarios.catalogue import EquipmentFacts, Path
 from testbed_scenarios.findings import ScenarioFinding, of_range, of_unit, unknown
 from testbed_scenarios.model import FmuEquipment, ModelEquipment, Scenario
+from testbed_scenarios.signal_faults import SensorFaultKind
 from testbed_scenarios.timeline_model import (
     OF_NUMBERS,
     FaultDraw,
@@ -19,7 +20,6 @@ from testbed_scenarios.timeline_model import (
     ModelFault,
     ServerRestart,
     SignalFault,
-    SignalFaultKind,
 )
 
 Facts = Mapping[str, EquipmentFacts]
@@ -78,7 +78,7 @@ def _of_model_fault(
         yield from _of_target(scenario, (*path, "on"), on)
     elif on in facts and fault not in facts[on].faults:
         at = (*path, *field)
-        if fault in set(SignalFaultKind):
+        if fault in set(SensorFaultKind):
             yield ScenarioFinding(at, f"{fault} is a fault of a signal; write on: {on}/SIGNAL")
             return
         equipment = scenario.equipment[on]
