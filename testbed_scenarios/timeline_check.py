@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from broker import units
+from broker.errors import Invalid
 from broker.streams import Dtype
 from testbed_scenarios import quantities
 from testbed_scenarios.catalogue import EquipmentFacts, Path
 from testbed_scenarios.findings import ScenarioFinding, of_range, of_unit, unknown
 from testbed_scenarios.model import FmuEquipment, ModelEquipment, Scenario
+from testbed_scenarios.signal_faults import SensorFaultKind
 from testbed_scenarios.timeline_model import (
     OF_NUMBERS,
     FaultDraw,
@@ -17,7 +20,6 @@ from testbed_scenarios.timeline_model import (
     ModelFault,
     ServerRestart,
     SignalFault,
-    SignalFaultKind,
 )
 
 Facts = Mapping[str, EquipmentFacts]
@@ -76,7 +78,7 @@ def _of_model_fault(
         yield from _of_target(scenario, (*path, "on"), on)
     elif on in facts and fault not in facts[on].faults:
         at = (*path, *field)
-        if fault in set(SignalFaultKind):
+        if fault in set(SensorFaultKind):
             yield ScenarioFinding(at, f"{fault} is a fault of a signal; write on: {on}/SIGNAL")
             return
         equipment = scenario.equipment[on]
@@ -106,9 +108,18 @@ def _of_options(
     for signal in (each for each in signals if each.name == name):
         if entry.by is not None:
             yield from of_unit((*path, "by"), entry.by, signal.unit, name)
+        if entry.unit is not None:
+            yield from _of_conversion((*path, "unit"), signal.unit, entry.unit)
         for at, kind in kinds.items():
             if kind in OF_NUMBERS and signal.dtype not in {Dtype.FLOAT64, Dtype.INT64}:
                 yield ScenarioFinding(at, f"{name} is a {signal.dtype} and cannot have a {kind}")
+
+
+def _of_conversion(path: Path, right: str, wrong: str) -> Iterator[ScenarioFinding]:
+    try:
+        units.conversion(right, wrong)
+    except Invalid as exc:
+        yield ScenarioFinding(path, str(exc))
 
 
 def _of_draw(

@@ -19,31 +19,13 @@ from testbed_scenarios.quantities import (
     Target,
     UnitCode,
 )
+from testbed_scenarios.signal_faults import SensorFaultKind
 
 
 class ScenarioPart(BaseModel):
     """Base of every part of a scenario: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_alias=True)
-
-
-class SignalFaultKind(StrEnum):
-    """Kind of a sensor's fault."""
-
-    DROPOUT = "dropout"
-    """Samples are missing."""
-    STUCK = "stuck"
-    """The sensor repeats the last value before the fault."""
-    DRIFT = "drift"
-    """An offset grows evenly, from 0 to `by` at the fault's end."""
-    NOISE = "noise"
-    """Normal noise of the standard deviation `by` is added."""
-    SPIKE = "spike"
-    """A `share` of the samples is off by `by`, up or down at random."""
-    WRONG_UNIT = "wrong-unit"
-    """Values are in `unit` and not in the signal's, or are multiplied by `factor`."""
-    BAD_QUALITY = "bad-quality"
-    """Samples have the quality `quality`."""
 
 
 class LinkFaultKind(StrEnum):
@@ -59,21 +41,21 @@ class LinkFaultKind(StrEnum):
 
 SERVER_RESTART = "server-restart"
 NEEDED: Mapping[str, tuple[str, str]] = {
-    SignalFaultKind.DRIFT: ("by", "the offset at its end, in the signal's unit, such as by: 0.5"),
-    SignalFaultKind.NOISE: ("by", "the standard deviation, in the signal's unit, such as by: 0.1"),
-    SignalFaultKind.SPIKE: ("by", "the height, in the signal's unit, such as by: 2"),
+    SensorFaultKind.DRIFT: ("by", "the offset at its end, in the signal's unit, such as by: 0.5"),
+    SensorFaultKind.NOISE: ("by", "the standard deviation, in the signal's unit, such as by: 0.1"),
+    SensorFaultKind.SPIKE: ("by", "the height, in the signal's unit, such as by: 2"),
     LinkFaultKind.DELAY: ("by", "how much later, such as by: 5s"),
     LinkFaultKind.CLOCK_SKEW: ("by", "how far the clock is ahead, such as by: 2s or by: -2s"),
 }
 """The field that a kind of fault cannot do without, and words about it."""
 KNOWN: Mapping[str, frozenset[str]] = {
-    SignalFaultKind.DROPOUT: frozenset({"share"}),
-    SignalFaultKind.STUCK: frozenset(),
-    SignalFaultKind.DRIFT: frozenset({"by"}),
-    SignalFaultKind.NOISE: frozenset({"by"}),
-    SignalFaultKind.SPIKE: frozenset({"by", "share"}),
-    SignalFaultKind.WRONG_UNIT: frozenset({"unit", "factor"}),
-    SignalFaultKind.BAD_QUALITY: frozenset({"quality"}),
+    SensorFaultKind.DROPOUT: frozenset({"share"}),
+    SensorFaultKind.STUCK: frozenset(),
+    SensorFaultKind.DRIFT: frozenset({"by"}),
+    SensorFaultKind.NOISE: frozenset({"by"}),
+    SensorFaultKind.SPIKE: frozenset({"by", "share"}),
+    SensorFaultKind.WRONG_UNIT: frozenset({"unit", "factor"}),
+    SensorFaultKind.BAD_QUALITY: frozenset({"quality"}),
     LinkFaultKind.DELAY: frozenset({"by"}),
     LinkFaultKind.CUT: frozenset(),
     LinkFaultKind.CLOCK_SKEW: frozenset({"by"}),
@@ -83,8 +65,8 @@ DRAWN = frozenset({"by", "share", "unit", "factor"})
 """Those that a draw has too."""
 OF_NUMBERS = frozenset(
     {
-        *(SignalFaultKind.DRIFT, SignalFaultKind.NOISE),
-        *(SignalFaultKind.SPIKE, SignalFaultKind.WRONG_UNIT),
+        *(SensorFaultKind.DRIFT, SensorFaultKind.NOISE),
+        *(SensorFaultKind.SPIKE, SensorFaultKind.WRONG_UNIT),
     }
 )
 """Kinds of faults that only a signal of numbers can have."""
@@ -126,7 +108,7 @@ class ModelFault(Interval):
     severity: float = Field(default=1.0, gt=0, le=1, description="0 to 1, where 1 is the worst")
 
 
-def _checked_options(part: Any, kind: SignalFaultKind | LinkFaultKind) -> None:
+def _checked_options(part: Any, kind: SensorFaultKind | LinkFaultKind) -> None:
     """Refuse an option that has no effect on a kind of fault, and the lack of one it needs."""
     options = part.model_fields_set - {"fault", "on", "from_ns", "to_ns"}
     if foreign := sorted(options - KNOWN[kind]):
@@ -139,14 +121,14 @@ def _check_needed(part: Any, kind: str) -> None:
     if kind in NEEDED and getattr(part, NEEDED[kind][0]) is None:
         field, words = NEEDED[kind]
         raise ValueError(f"a {kind} needs `{field}`: {words}")
-    if kind == SignalFaultKind.WRONG_UNIT and (part.unit is None) == (part.factor is None):
+    if kind == SensorFaultKind.WRONG_UNIT and (part.unit is None) == (part.factor is None):
         raise ValueError("a wrong-unit needs either `unit`, such as unit: mbar, or `factor`")
 
 
 class SignalFault(Interval):
     """A fault of a sensor: the machine is well, and its signal is wrong."""
 
-    fault: SignalFaultKind = Field(description="what is wrong with the signal")
+    fault: SensorFaultKind = Field(description="what is wrong with the signal")
     on: SignalReference = Field(description="the signal, as EQUIPMENT/SIGNAL")
     by: Quantity | None = Field(
         default=None, description="of drift, noise and spike: how far, in the signal's unit"
@@ -172,7 +154,7 @@ class SignalFault(Interval):
     @property
     def faulty_share(self) -> float:
         """The share of the samples that have the fault, above 0, to 1."""
-        return self.share or (SPIKE_SHARE if self.fault is SignalFaultKind.SPIKE else 1.0)
+        return self.share or (SPIKE_SHARE if self.fault is SensorFaultKind.SPIKE else 1.0)
 
 
 class LinkFault(Interval):
@@ -234,9 +216,9 @@ class FaultDraw(ScenarioPart):
     def _has_its_options(self) -> Self:
         is_sensor = "/" in self.on
         for name in self.draw:
-            if is_sensor and name not in set(SignalFaultKind):
+            if is_sensor and name not in set(SensorFaultKind):
                 raise ValueError(
-                    f"{name!r} is no fault of a signal; write {one_of(SignalFaultKind)}"
+                    f"{name!r} is no fault of a signal; write {one_of(SensorFaultKind)}"
                 )
             if is_sensor:
                 _check_needed(self, name)
@@ -255,7 +237,7 @@ class FaultDraw(ScenarioPart):
         if "/" in self.on:
             useful = KNOWN[kind] & DRAWN
             options = {name: getattr(self, name) for name in useful}
-            return SignalFault.model_construct(fault=SignalFaultKind(kind), **options, **span)
+            return SignalFault.model_construct(fault=SensorFaultKind(kind), **options, **span)
         if kind in set(LinkFaultKind):
             return LinkFault.model_construct(fault=LinkFaultKind(kind), **span)
         return ModelFault.model_construct(fault=kind, severity=self.severity, **span)
@@ -281,7 +263,7 @@ def _kind_of_entry(value: Any) -> str:
         return "<ServerRestart>"
     if fault in set(LinkFaultKind):
         return "<LinkFault>"
-    if fault in set(SignalFaultKind) or "/" in on:
+    if fault in set(SensorFaultKind) or "/" in on:
         return "<SignalFault>"
     return "<ModelFault>"
 

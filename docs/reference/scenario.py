@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from testbed_scenarios import quantities, schema, timeline_model
+from testbed_scenarios import quantities, schema, signal_faults, timeline_model
 
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Equipment": {
@@ -53,7 +53,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
 """The parts of a scenario by their headings, in the order of the page."""
 CONDITION = "Condition"
 """The end of the names of all conditions: they have the same fields, and share a heading."""
-KINDS = {"SignalFault": timeline_model.SignalFaultKind, "LinkFault": timeline_model.LinkFaultKind}
+KINDS = {"SignalFault": signal_faults.SensorFaultKind, "LinkFault": timeline_model.LinkFaultKind}
 """Enumerations whose members are explained below a part."""
 TEXTS = {
     "Equipment": "Each machine publishes one stream, which the file calls by the machine's name:"

@@ -204,6 +204,11 @@ CHECKS = [
     ("[bearing, cav", "[valve, cav", "f:21:5: timeline.4: valve on rig overlaps with that of tim"),
     ("[bearing, cav", "[stuck, cav", "f:21:13: timeline.4.draw.0: stuck is a fault of a signal;"),
     ("every: 5min", "every: 15min", "f:21:51: timeline.4.every: 15min does not fit into the 10min"),
+    (
+        "- {fault: stuck, on: mill/Running",
+        "- {fault: wrong-unit, unit: A, on: mill/Pressure",
+        "f:23:31: timeline.6.unit: bar cannot be converted to A (name two units of one kind)",
+    ),
     ("stuck, on", "noise, by: 1, on", "f:23:13: timeline.6.fault: Running is a bool and cannot"),
     ("mill/demand", "mill/deman", "f:22:11: timeline.5.set: mill has no input 'deman'; did you"),
     ("mill/demand", "rig/opening", "this input is fed by controller/valve/opening; leave one of"),
