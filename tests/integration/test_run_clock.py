@@ -67,6 +67,7 @@ class Run:
     settings: Mapping[str, tuple[PrototypeSettings, BusSettings]]
     bus: client.Bus
     outputs: list[tuple[int, str, Any]] = field(default_factory=list)
+    _is_over: bool = False
     _living: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = field(default_factory=list)
 
     @asynccontextmanager
@@ -81,6 +82,7 @@ class Run:
             except Exception as exc:  # noqa: BLE001 - raised as it is, not in a group
                 failure = exc
             finally:
+                self._is_over = True
                 for loop, task in self._living:
                     with contextlib.suppress(RuntimeError):
                         loop.call_soon_threadsafe(task.cancel)
@@ -97,6 +99,8 @@ class Run:
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(self._connected(name, program), name=f"main of {name}")
             self._living.append((asyncio.get_running_loop(), task))
+            if self._is_over:
+                task.cancel()
 
     async def _connected(self, name: str, program: Program) -> None:
         async with connect(*self.settings[name]) as testbed:
@@ -288,15 +292,16 @@ async def never_waiting(_testbed: Testbed) -> None:
             r"'detector' did not answer quantum 2 within 1 s: its task .* is at work, .* hanging",
             2,
         ),
-        (never_waiting, r"'detector' did not come to its first batch or sleep within 1 s", JOIN),
+        (never_waiting, r"'detector' did not come to its first batch or sleep within 3 s", JOIN),
         (None, r"'detector' did not join the run within 1 s", JOIN),
     ],
 )
 async def test_a_member_that_stops_is_named_with_the_quantum(tmp_path, program, sentence, quantum):
     programs = {} if program is None else {"detector": program}
     async with running(tmp_path, within_s=HANGS_WITHIN_S, detector=[RIG], other=[RIG]) as run:
+        joins_within_s = {hanging: 10, never_waiting: 3, None: 1}[program]
         with pytest.raises(NoAnswer, match=sentence) as error:
-            await run.play(5, joins_within_s=1, other=reading, **programs)
+            await run.play(5, joins_within_s, other=reading, **programs)
         assert (error.value.member, error.value.quantum) == ("detector", quantum)
 
 
