@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, Column, Quality, Times, Wide, elements_of
 from broker.clock import text_of
@@ -35,13 +36,18 @@ def frame_of(
         stated = np.asarray(quality.get(name, [GOOD] * len(times)), np.uint8)
         if len(stated) != len(times) or (len(stated) and stated.max() > BAD):
             raise Invalid(f"quality of {name!r} is not one of 0, 1, 2 for each sample")
-        lacking = ~np.isfinite(column) if column.dtype.kind == "f" else np.zeros(len(times), bool)
-        if lacking.ndim > 1:
-            lacking = lacking.any(axis=1)
-        codes[name] = np.where(lacking, np.uint8(BAD), stated)
+        codes[name] = np.where(_lacking(column), np.uint8(BAD), stated)
         column[codes[name] == BAD] = NO_VALUE[spec.signal(name).dtype]
     not_good = {name: code for name, code in codes.items() if code.any()}
     return Wide(times, columns, not_good)
+
+
+def _lacking(column: Column) -> npt.NDArray[np.bool_]:
+    """Mask of the samples with a NaN or an infinity, in any element of an array."""
+    if column.dtype.kind != "f":
+        return np.zeros(len(column), np.bool_)
+    lacking: npt.NDArray[np.bool_] = ~np.isfinite(column)
+    return lacking if lacking.ndim == 1 else np.logical_or.reduce(lacking, axis=1)
 
 
 def _times(spec: StreamSpec, time_ns: object) -> Times:
@@ -100,12 +106,12 @@ def _column(spec: StreamSpec, name: str, values: object, count: int) -> Column:
 
 def _arrays(signal: Signal, column: Column, count: int) -> Column:
     """A copy of a column of arrays in the signal's dtype, [count, elements]; raises Invalid."""
-    shape = (count, *signal.shape)
+    shape: tuple[int, ...] = (count, *signal.shape)
     if not column.size and not count:
         return np.empty(shape, NUMPY[signal.dtype])
     if column.shape != shape:
         raise Invalid(
             f"{signal.name!r} has the shape {column.shape}",
-            hint=f"give the shape {shape}: {count} arrays of {signal.shape[-1]} elements",
+            hint=f"give the shape {shape}: {count} arrays of {shape[-1]} elements",
         )
     return column.astype(NUMPY[signal.dtype])

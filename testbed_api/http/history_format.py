@@ -35,18 +35,18 @@ class ReadMeter:
     quotas: Quotas
     facts: dict[str, Any]
 
-    def count(self, samples: int) -> None:
-        """Add samples that are about to be sent; an array counts as many as it has elements."""
-        self.quotas.read(self.organisation, samples)
+    def count(self, samples: int, values: int) -> None:
+        """Add samples that are about to be sent.  values: for the quota, with each element."""
+        self.quotas.read(self.organisation, values)
         self.facts["samples"] = self.facts.get("samples", 0) + samples
 
 
 async def counted(frames: AsyncIterator[Long], meter: ReadMeter) -> AsyncIterator[Long]:
     """Yield frames unchanged, and count each before it is sent."""
-    meter.count(0)
+    meter.count(0, 0)
     async with aclosing(cast("AsyncGenerator[Long]", frames)):
         async for frame in frames:
-            meter.count(elements_of(frame))
+            meter.count(len(frame), elements_of(frame))
             yield frame
 
 
