@@ -93,9 +93,13 @@ class RecordingWriter:
         self.gaps += [(spec.address, gap) for gap in gaps]
 
     def finish(self) -> None:
-        """Write gaps, manifest, card and hashes."""
-        parquet.write_gaps(self.folder, self.gaps)
+        """Write gaps, manifest, card and hashes; raises Invalid if facts and streams do not fit."""
         content = self._manifest()
+        try:
+            manifest.check(content)
+        except BedError as exc:
+            raise Invalid(f"{self.facts.name} is no recording: {exc.message}") from exc
+        parquet.write_gaps(self.folder, self.gaps)
         _write(self.folder / layout.MANIFEST, manifest.to_json(content))
         tables = [stream.file for stream in self.streams] + [layout.GAPS]
         sizes = {
@@ -134,7 +138,8 @@ def create(path: Path, facts: RecordingFacts) -> Iterator[RecordingWriter]:
     """Write a recording; its folder gets its name once all of it is on the disk.
 
     Raises Taken if there is something of that name, Unknown if the folder above is not there,
-    Unavailable if it cannot be written, as on a full disk; then nothing is left of it.
+    Invalid for a label of no recorded stream or if there is no stream, Unavailable if it cannot be
+    written, as on a full disk; then nothing is left of it.
     """
     if path.exists() or path.is_symlink():
         raise Taken(f"{path} is there already", hint="name a new folder")

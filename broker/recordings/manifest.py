@@ -198,7 +198,7 @@ def from_json(content: bytes) -> RecordingManifest:
         )
     try:
         manifest = RecordingManifest.model_validate(document)
-        _check(manifest)
+        check(manifest)
     except ValidationError as exc:
         error = exc.errors()[0]
         field = ".".join(map(str, error["loc"]))
@@ -208,8 +208,10 @@ def from_json(content: bytes) -> RecordingManifest:
     return manifest
 
 
-def _check(manifest: RecordingManifest) -> None:
+def check(manifest: RecordingManifest) -> None:
     """Raise a BedError where the parts of a manifest do not fit together."""
+    if not manifest.streams:
+        raise Corrupt("there is no stream in it")
     for text in (manifest.from_, manifest.to, *(split.to for split in manifest.splits)):
         ns_of(text)
     for stream in manifest.streams:

@@ -73,10 +73,11 @@ class StreamTable:
         """
         for name, each in series.items():
             self._check(name, each)
-        times = np.unique(np.concatenate([each.time_ns for each in series.values()] or [[]]))
+        columns = [each.time_ns for each in series.values()]
+        times = np.unique(np.concatenate([np.empty(0, np.int64), *columns]))
         step = max(1, MOST_CELLS // len(self.spec.signals))
         for start in range(0, len(times), step):
-            self._insert(times[start : start + step].astype(np.int64), series)
+            self._insert(times[start : start + step], series)
         if len(times):
             self.first_ns = int(times[0]) if self.first_ns is None else self.first_ns
             self.last_ns = int(times[-1])
@@ -180,8 +181,8 @@ def write_gaps(folder: Path, gaps: Sequence[tuple[StreamAddress, Gap]]) -> None:
         for number, (address, gap) in enumerate(gaps)
         for signal in gap.signals or (None,)
     ]
-    kinds = (np.int32, object, object, np.int64, np.int64, object)
-    columns = list(zip(*rows, strict=True)) or [()] * len(kinds)
+    kinds: Sequence[Any] = (np.int32, object, object, np.int64, np.int64, object)
+    columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) or [()] * len(kinds)
     arrays = {
         name: np.array(column, kind)
         for name, column, kind in zip("gsnabc", columns, kinds, strict=True)

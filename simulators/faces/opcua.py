@@ -188,7 +188,7 @@ async def serve_objects(
     sha256 = "" if keys is None else await _secure(server, keys)
     server.allow_remote_admin(allow=False)
     index: Any = await server.register_namespace(NAMESPACE)
-    nodes = []
+    nodes: list[tuple[Node, ua.VariantType]] = []
     for each in objects:
         identifier: Any = name if len(objects) == 1 else f"{name}.{each.name}"
         machine = await server.nodes.objects.add_object(

@@ -18,8 +18,8 @@ from testbed.commands.simulate import (
     Times,
     Wait,
 )
-from testbed.terminal import run
-from testbed.terminal.options import Json, Space, SpanEnd, example, span_begin
+from testbed.terminal import durations, run
+from testbed.terminal.options import Json, Space, SpanEnd, example, span_begin, time
 from testbed.terminal.screen import announce, out, print_json
 
 EXAMPLE = example(
@@ -43,7 +43,8 @@ RecordedStreams = Annotated[
     list[str] | None,
     typer.Option(
         "--stream",
-        help="address of a stream to record, organisation/equipment/stream; can be repeated",
+        help="address of a stream to record, organisation/equipment/stream; can be repeated"
+        " (default: those of --label)",
     ),
 ]
 Labels = Annotated[
@@ -62,21 +63,23 @@ Split = Annotated[
     ),
 ]
 Begin = Annotated[str | None, span_begin("an hour before --to")]
-OFFSET = (
-    "time from the beginning, such as 90s or 1h30min, or an instant such as"
-    " 2026-03-01T08:00:00Z (default: all)"
-)
-
-
 Description = Annotated[str, typer.Option(help="sentence about it (default: none)")]
 Licence = Annotated[
     str, typer.Option(help="its licence, a sentence or URL (default: as the grants allow)")
 ]
 WebPage = Annotated[str, typer.Option(help="web page of the dataset (default: none)")]
-PartBegin = Annotated[
-    str | None, typer.Option("--from", metavar="TIME", help=f"beginning: {OFFSET}")
+Skip = Annotated[
+    float | None,
+    typer.Option(
+        parser=durations.seconds,
+        metavar="DURATION",
+        help="time of the recording that is left out at its beginning, such as 90s (default: none)",
+    ),
 ]
-PartEnd = Annotated[str | None, typer.Option("--to", metavar="TIME", help=f"end: {OFFSET}")]
+PartBegin = Annotated[str | None, span_begin("its beginning")]
+PartEnd = Annotated[
+    str | None, time("--to", "end of the span, not included, in the same forms (default: its end)")
+]
 Align = Annotated[
     str, typer.Option(help="several recordings in step by their time stamps, `time`, or `start`")
 ]
@@ -198,12 +201,13 @@ def export(
         list[str] | None,
         typer.Option(help="address of a stream of the table; can be repeated (default: all)"),
     ] = None,
+    json: Json = False,
 ) -> None:
     """Write a recording as one file: a zip that `import` takes, or a table of its samples."""
     from testbed.client import recording_files
 
     run.call(lambda: recording_files.export(recording, output, stream or []))
-    out.print(f"wrote {output}")
+    print_json({"path": str(output)}) if json else out.print(f"wrote {output}")
 
 
 @recording_app.command("import", epilog=example("testbed recording import valve-1.zip valve-1"))
@@ -226,7 +230,7 @@ def import_(
 @recording_app.command(
     epilog=example(
         "testbed recording replay valve-1 --times shifted --speed 10",
-        "testbed recording replay pump press --from 90s --align start",
+        "testbed recording replay pump press --skip 90s --align start",
     )
 )
 def replay(
@@ -235,6 +239,7 @@ def replay(
     speed: Speed = 1.0,
     times: Times = "original",
     repeat: Repeat = False,
+    skip: Skip = None,
     begin: PartBegin = None,
     end: PartEnd = None,
     align: Align = "time",
@@ -249,7 +254,8 @@ def replay(
     from testbed import recording_replay
 
     def checked() -> tuple[RecordedSource, Playback]:
-        source = recording_replay.source(recording, WallClock(), align=align, begin=begin, end=end)
+        part = recording_replay.Part(skip_s=skip, begin=begin, end=end)
+        source = recording_replay.source(recording, WallClock(), align=align, part=part)
         return source, Playback(speed, TimestampMode.parse(times))
 
     recorded, playback = run.call(checked)

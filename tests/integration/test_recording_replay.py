@@ -17,6 +17,7 @@ from simulators.faces import opcua
 from simulators.model import NO_SAMPLE, SourceRow
 from simulators.world import Playback, TimestampMode
 from testbed import recording_replay
+from testbed.recording_replay import Part
 from testbed.simulator import RepeatedSource
 from tests import recorded
 from tests.recorded import BIG, RIG, T0
@@ -83,21 +84,22 @@ async def test_rows_come_at_their_times_divided_by_the_speed(two_rates):
 
 
 async def test_a_part_is_sought_by_a_duration_or_an_instant(two_rates):
-    part = source_of(two_rates, begin="1s", end="1500ms")
+    begin, end = text_of(T0 + NS_PER_S), text_of(T0 + NS_PER_S * 3 // 2)
+    part = source_of(two_rates, part=Part(skip_s=1.0, end=end))
     assert [row.values for row in part.rows()] == [(1.0, None), (None, 11.0)]
-    same = source_of(two_rates, begin=text_of(T0 + NS_PER_S), end=text_of(T0 + NS_PER_S * 3 // 2))
+    same = source_of(two_rates, part=Part(begin=begin, end=end))
     assert list(same.rows()) == list(part.rows())
     assert seconds(await played(part, Playback(), 10)) == [0, 0.25]
     with pytest.raises(Invalid, match=r"no sample of .* lies from"):
-        source_of(two_rates, begin="5s")
-    with pytest.raises(Invalid, match="not before"):
-        source_of(two_rates, begin="2s", end="1s")
-    with pytest.raises(Invalid, match="no time of a recording"):
-        source_of(two_rates, begin="soon")
+        source_of(two_rates, part=Part(skip_s=5.0))
+    with pytest.raises(Invalid, match="no length"):
+        source_of(two_rates, part=Part(begin=end, end=begin))
+    with pytest.raises(Invalid, match="--skip and --from at once"):
+        source_of(two_rates, part=Part(skip_s=1.0, begin=begin))
 
 
 def test_a_loop_goes_on_with_later_time_stamps(two_rates):
-    source = source_of(two_rates, end="900ms")
+    source = source_of(two_rates, part=Part(end=text_of(T0 + NS_PER_S * 9 // 10)))
     rows = list(itertools.islice(RepeatedSource(source).rows(), 5))
     half = NS_PER_S // 2
     assert [row.time_ns - T0 for row in rows] == [0, half, 2 * half, 3 * half, 4 * half]

@@ -18,6 +18,7 @@ from broker.clock import NS_PER_S, text_of
 from broker.errors import Corrupt, Invalid, Taken, Unavailable, Unknown
 from broker.recordings import archive, bundle, joined_table, layout, parquet
 from broker.recordings.bundle import OpenRecording
+from broker.recordings.manifest import LabelSignal
 from testbed.client import recording_files
 from tests import recorded
 from tests.recorded import BIG, GAPS, RIG, SAMPLES, SPEC, T0
@@ -151,6 +152,14 @@ def test_a_table_that_the_manifest_does_not_describe_is_corrupt(original, tmp_pa
 def test_what_breaks_off_leaves_nothing(tmp_path):
     with pytest.raises(Unavailable, match="the broker went away"):
         record_and_break_off(tmp_path / "half")
+    with (
+        pytest.raises(Invalid, match="no stream in it"),
+        bundle.create(tmp_path / "empty", recorded.facts("empty")),
+    ):
+        pass
+    labels = (LabelSignal(stream=str(RIG), signal="anomaly"),)
+    with pytest.raises(Invalid, match="has no signal 'anomaly'"):
+        recorded.every_kind(tmp_path / "wrong", labels=labels)
     assert os.listdir(tmp_path) == []  # noqa: PTH208
     (tmp_path / "taken").mkdir()
     with pytest.raises(Taken), bundle.create(tmp_path / "taken", recorded.facts("taken")):

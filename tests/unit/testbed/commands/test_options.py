@@ -11,9 +11,10 @@ from testbed import cli
 
 REFERENCE = Path(__file__).parents[4] / "docs" / "reference" / "commands.md"
 TIMES = {"--from", "--to", "--at", "--until", "--sample-from", "--sample-to"}
-DURATIONS = {"--expires-in", "--keep-for", "--within", "--period", "--fault-every"}
+DURATIONS = {"--expires-in", "--keep-for", "--within", "--period", "--fault-every", "--skip"}
 OF_ONE_STREAM = {
     *("tap", "history", "stream gaps", "stream dead-letters", "delete", "deletions", "score"),
+    "recording create",
 }
 OF_ALL_SPACES = {"status", "alarms", "stream list", "stream show"}
 
