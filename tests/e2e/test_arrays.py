@@ -70,15 +70,15 @@ async def test_an_array_of_a_machine_is_the_same_in_a_parquet_file(tmp_path: Pat
         assert done.returncode == 0, done.stderr
         done = await asyncio.to_thread(run, "history", PEAKS, environment=mine)
     with duckdb.connect() as sql:
-        table = sql.read_parquet(str(output))
-        assert dict(zip(table.columns, map(str, table.types), strict=True)) == {
+        read = sql.read_parquet(str(output))
+        assert dict(zip(read.columns, map(str, read.types), strict=True)) == {
             "time": "TIMESTAMP_NS",
             "spectrum": "DOUBLE[]",
             "third": "DOUBLE",
             "speed": "DOUBLE",
         }
         rows = sql.sql(
-            "SELECT spectrum, third FROM table WHERE epoch_ns(time) >= $begin ORDER BY time",
+            "SELECT spectrum, third FROM read WHERE epoch_ns(time) >= $begin ORDER BY time",
             params={"begin": begin_ns},
         ).fetchall()
     assert rows[-ROWS:] == [(spectrum(number), spectrum(number)[3]) for number in sent]
