@@ -1,4 +1,4 @@
-"""The process of a prototype in a demo: its command, its output line by line, and its end."""
+"""The process of a prototype: its command, its output line by line, and its end."""
 
 import asyncio
 import os
@@ -17,8 +17,8 @@ from typing import BinaryIO
 from broker.clock import Clock
 from broker.errors import Invalid, Unknown
 from broker.process import parent_death, tasks
-from testbed.demo.child_process import INTERRUPTED_STOP_S, LOG_TAIL_LINES
-from testbed.demo.outcome import PrototypeOutcome
+from testbed.processes.child_process import INTERRUPTED_STOP_S, LOG_TAIL_LINES
+from testbed.processes.program_end import PrototypeOutcome
 
 MOST_SHOWN_LINES = 200
 MOST_LINE_BYTES = 1_000
