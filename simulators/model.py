@@ -1,6 +1,6 @@
-"""Rows of a simulated machine, and the port of their sources: models and recordings."""
+"""Rows of a simulated machine, and the ports of their sources: recordings, and models."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,3 +36,26 @@ class RowSource(Protocol):
 
     def rows(self) -> Iterator[SourceRow]:
         """Yield all rows, from the beginning."""
+
+
+class Model(RowSource, Protocol):
+    """A `RowSource` that computes a machine from its equations, and that a controller may act on.
+
+    It has one state for `advance`, and another for each `rows`: they do not disturb one another.
+    """
+
+    @property
+    def inputs(self) -> tuple[Signal, ...]:
+        """Signals that act on the machine, such as the opening of a valve; none is required."""
+
+    @property
+    def period_s(self) -> float:
+        """Time of the model between two rows."""
+
+    def advance(self, count: int, inputs: Mapping[str, float]) -> list[SourceRow]:
+        """Compute the next `count` rows, with the inputs held over them.
+
+        inputs: name -> value in the input's unit, limited to its range as an actuator is; one that
+        is left out keeps its value.  However many rows are asked for at once, they are the same.
+        Raises Invalid for an input that the model does not have, or that is no finite number.
+        """

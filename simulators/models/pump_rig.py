@@ -1,10 +1,11 @@
 """A water circulation rig: motor, centrifugal pump, valve, and eight sensors named and ranged like
 a real one.
 
-Equations, in the order they are used; the pump turns at one speed:
-- pump H = H0 - a Q², piping H = k Q² with k = k0 / opening², rising as the valve closes; the
-  working point is where both meet.  Source: Gülich, Centrifugal Pumps, 4th ed., ch. 1 and 11.
-- power P = P0 + rho g Q H / η, a worn bearing adding friction to it; current I = P / (√3 U cos φ).
+Equations, in the order they are used; n is the speed as a share of the rated one:
+- pump H = n² H0 - a Q², piping H = k Q² with k = k0 / opening², rising as the valve closes; the
+  working point is where both meet.  Source: Gülich, Centrifugal Pumps, 4th ed., ch. 1 and 11, and
+  3.4 for the affinity laws (H with n², P0 with n³, vibration with n²).
+- power P = n³ P0 + rho g Q H / η, a worn bearing adding friction; current I = P / (√3 U cos φ).
   Source: Chapman, Electric Machinery Fundamentals, 5th ed., ch. 6.
 - motor body C dT/dt = losses - G (T - T_ambient), solved exactly over each step, and the water
   likewise, warmed by what the pump puts into it.  Source: Incropera et al., Fundamentals of Heat
@@ -18,16 +19,15 @@ Noise and quantisation are those seen in the recordings of the Skoltech rig (Kat
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from broker.errors import Invalid
 from broker.streams import Signal
-from simulators import faults
-from simulators.faults import Fault, FaultKind, RecurringFaults
-from simulators.model import SourceRow
+from simulators.faults import Fault
+from simulators.parameters import parameter
+from simulators.stepped import ModelInfo, RunSettings, SteppedModel, approach
 
 SIGNALS = (
     Signal(
@@ -79,11 +79,22 @@ SIGNALS = (
     ),
 )
 
+INPUTS = (
+    Signal("opening", low=0.1, high=1.0, description="opening of the discharge valve, 1 is open"),
+    Signal("speed", low=0.2, high=1.2, description="speed of the pump, as a share of the rated"),
+)
+VALVE, CAVITATION, BEARING = "valve", "cavitation", "bearing"
+FAULTS = {
+    VALVE: "the discharge valve closes in part: less flow, more vibration",
+    CAVITATION: "too little head at the inlet, vapour in the pump: less lift, fluttering flow and"
+    " pressure, more vibration, less power",
+    BEARING: "a worn bearing: more vibration, more power, and so a warmer motor",
+}
+
 GRAVITY = 9.81
 """m/s²"""
 DENSITY = 998.0
 """kg/m³, water at 21 °C."""
-MICROSECOND_S = 1e-6
 PRESSURE_STEP = 0.327927
 """bar, one step of the rig's pressure sensor; its zero lies at PRESSURE_ZERO."""
 PRESSURE_ZERO = 0.054711
@@ -93,29 +104,32 @@ PRESSURE_DOWN, PRESSURE_UP = 4, 8
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """The rig's constants.  Flows in L/min, heads in m, powers in W, temperatures in °C, voltage in
-    V, heat capacities in J/K, conductance in W/K, times in s.
-    """
+    """The rig's constants."""
 
-    shut_off_head: float = 1.25
-    best_flow: float = 32.0
-    best_head: float = 0.85
-    shut_opening: float = 0.78
-    """Opening of a shut valve: the recorded experiments close it only in part."""
-    lift_lost: float = 0.15
-    """Share of the shut-off head that fully developed cavitation takes away."""
-    idle_power: float = 130.0
-    bearing_power: float = 60.0
-    hydraulic_efficiency: float = 0.05
-    voltage: float = 231.0
-    power_factor: float = 0.56
-    ambient: float = 22.0
-    loss_share: float = 0.45
-    conductance: float = 1.73
-    motor_capacity: float = 210.0
-    water_warming: float = 0.0175
-    """K above ambient that a W warms the water by, in the end."""
-    water_time_s: float = 600.0
+    shut_off_head: float = parameter(1.25, "m", 0.9, 10, "head of the pump against a shut valve")
+    best_flow: float = parameter(32.0, "L/min", 5, 140, "flow with the valve open, the pump's best")
+    best_head: float = parameter(0.85, "m", 0.1, 0.9, "head at that flow")
+    shut_opening: float = parameter(
+        0.78, "1", 0.1, 1, "opening that the fault valve leaves: the experiments close it in part"
+    )
+    lift_lost: float = parameter(
+        0.15, "1", 0, 0.9, "share of the shut-off head that fully developed cavitation takes away"
+    )
+    idle_power: float = parameter(130.0, "W", 10, 400, "electrical power that moves no water")
+    bearing_power: float = parameter(60.0, "W", 0, 200, "friction of a bearing that is worn out")
+    hydraulic_efficiency: float = parameter(
+        0.05, "1", 0.02, 0.9, "hydraulic power in the electrical power that moves water"
+    )
+    voltage: float = parameter(231.0, "V", 200, 250, "mean voltage between the lines")
+    power_factor: float = parameter(0.56, "1", 0.3, 1, "cos φ of the motor")
+    ambient: float = parameter(22.0, "Cel", 15, 45, "temperature of the room")
+    loss_share: float = parameter(0.45, "1", 0.05, 1, "share of the power that warms the motor")
+    conductance: float = parameter(1.73, "W/K", 0.5, 20, "heat that the motor gives to the room")
+    motor_capacity: float = parameter(210.0, "J/K", 20, 20_000, "heat capacity of the motor")
+    water_warming: float = parameter(
+        0.0175, "K/W", 0, 0.1, "how far a watt warms the water above the room in the end"
+    )
+    water_time_s: float = parameter(600.0, "s", 10, 100_000, "time constant of the water")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +145,53 @@ class _State:
     wear: float
 
 
-class PumpRig:
-    """A `RowSource`: one row every `period_s` of the rig's time, `count` in all."""
+class _Rig:
+    """The rig, from a warm and healthy state on."""
 
-    signals: tuple[Signal, ...] = SIGNALS
+    draws = 9
+
+    def __init__(self, rig: Rig, _events: np.random.Generator) -> None:
+        self._rig = rig
+        self._state = _settled(rig)
+
+    def step(
+        self,
+        duration_s: float,
+        inputs: Mapping[str, float],
+        levels: Mapping[str, float],
+        gauss: Sequence[float],
+    ) -> tuple[float, ...]:
+        """See `Equations`."""
+        self._state = _stepped(self._rig, self._state, duration_s, _Act(inputs, levels))
+        return _sensed(self._rig, self._state, inputs["speed"], gauss)
+
+
+class _Act:
+    """The inputs and faults that act on the rig, under short names."""
+
+    __slots__ = ("cavitation", "opening", "speed", "valve", "wear")
+
+    def __init__(self, inputs: Mapping[str, float], levels: Mapping[str, float]) -> None:
+        self.opening, self.speed = inputs["opening"], inputs["speed"]
+        self.valve, self.cavitation, self.wear = levels[VALVE], levels[CAVITATION], levels[BEARING]
+
+
+MODEL = ModelInfo(
+    name="pump-rig",
+    description="a water circulation rig: motor, centrifugal pump, valve and eight sensors",
+    stream="rig",
+    period_s=1.0,
+    signals=SIGNALS,
+    inputs=INPUTS,
+    input_defaults={"opening": 1.0, "speed": 1.0},
+    faults=FAULTS,
+    constants=Rig,
+    equations=_Rig,
+)
+
+
+class PumpRig(SteppedModel):
+    """The rig as a `Model`: one row every `period_s` of its time, `count` in all."""
 
     def __init__(
         self,
@@ -146,50 +203,20 @@ class PumpRig:
         fault_every_s: float | None = None,
         rig: Rig | None = None,
     ) -> None:
-        """seed: of all noise, 0 or more.  faults: in seconds of the rig's time; a row within a
-        fault is an anomaly.  fault_every_s: time in which one random fault comes beside them, None
-        for none.  Raises Invalid.
-        """
-        if seed < 0:
-            raise Invalid(f"seed {seed}", hint="0 or more")
-        if not MICROSECOND_S <= period_s < math.inf:
-            raise Invalid(f"period {period_s:g} s", hint="seconds, a microsecond at least")
-        if count < 1:
-            raise Invalid(f"{count} rows", hint="1 or more")
-        self._seed = seed
-        self._period_s = period_s
-        self._count = count
-        self._faults = tuple(faults)
-        self._recurring = None if fault_every_s is None else RecurringFaults(seed, fault_every_s)
-        self._rig = rig or Rig()
-
-    def rows(self) -> Iterator[SourceRow]:
-        """Yield the rows, from a warm rig on; equal arguments give equal rows."""
-        noise = np.random.default_rng(self._seed)
-        state = _settled(self._rig)
-        for at in range(self._count):
-            time_s = at * self._period_s
-            active = self._active(time_s)
-            levels = {kind: faults.level(active, kind, time_s) for kind in FaultKind}
-            causes = [kind for kind, level in levels.items() if level > 0]
-            state = _stepped(self._rig, state, self._period_s, levels)
-            yield SourceRow(
-                round(time_s / MICROSECOND_S) * 1000,
-                _sensed(noise, self._rig, state),
-                anomaly=bool(causes),
-                cause="+".join(causes),
-            )
-
-    def _active(self, time_s: float) -> Sequence[Fault]:
-        """The faults that may be there at a time."""
-        if self._recurring is None:
-            return self._faults
-        return (*self._faults, self._recurring.at(time_s))
+        """See `RunSettings`.  Raises Invalid."""
+        settings = RunSettings(
+            seed=seed,
+            period_s=period_s,
+            count=count,
+            faults=tuple(faults),
+            fault_every_s=fault_every_s,
+        )
+        super().__init__(MODEL, rig or Rig(), settings)
 
 
 def _settled(rig: Rig) -> _State:
     """Return the state of the healthy rig when it is warm."""
-    flow, head = _working_point(rig, 0, 0)
+    flow, head = _working_point(rig, _Act(MODEL.input_defaults, dict.fromkeys(FAULTS, 0.0)))
     power = rig.idle_power + _hydraulic_power(flow, head) / rig.hydraulic_efficiency
     return _State(
         flow,
@@ -202,16 +229,13 @@ def _settled(rig: Rig) -> _State:
     )
 
 
-def _stepped(
-    rig: Rig, before: _State, duration_s: float, levels: Mapping[FaultKind, float]
-) -> _State:
-    """Return the state `duration_s` later under these levels of the faults."""
-    cavitation, wear = levels[FaultKind.CAVITATION], levels[FaultKind.BEARING]
-    flow, head = _working_point(rig, levels[FaultKind.VALVE], cavitation)
+def _stepped(rig: Rig, before: _State, duration_s: float, act: _Act) -> _State:
+    """Return the state `duration_s` later under these inputs and faults."""
+    flow, head = _working_point(rig, act)
     power = (
-        rig.idle_power
+        rig.idle_power * act.speed**3
         + _hydraulic_power(flow, head) / rig.hydraulic_efficiency
-        + rig.bearing_power * wear
+        + rig.bearing_power * act.wear
     )
     motor_end_c = rig.ambient + rig.loss_share * power / rig.conductance
     motor_time_s = rig.motor_capacity / rig.conductance
@@ -220,24 +244,19 @@ def _stepped(
         flow,
         head,
         power,
-        motor_c=_approach(before.motor_c, motor_end_c, duration_s / motor_time_s),
-        water_c=_approach(before.water_c, water_end_c, duration_s / rig.water_time_s),
-        cavitation=cavitation,
-        wear=wear,
+        motor_c=approach(before.motor_c, motor_end_c, duration_s / motor_time_s),
+        water_c=approach(before.water_c, water_end_c, duration_s / rig.water_time_s),
+        cavitation=act.cavitation,
+        wear=act.wear,
     )
 
 
-def _approach(start: float, end: float, time_constants: float) -> float:
-    """Solve a first-order balance after a number of time constants: exact for any step."""
-    return end + (start - end) * math.exp(-time_constants)
-
-
-def _working_point(rig: Rig, valve: float, cavitation: float) -> tuple[float, float]:
+def _working_point(rig: Rig, act: _Act) -> tuple[float, float]:
     """Return flow in L/min and head in m of the working point of pump and piping."""
     curve = (rig.shut_off_head - rig.best_head) / rig.best_flow**2
-    opening = 1 - (1 - rig.shut_opening) * valve
+    opening = act.opening * (1 - (1 - rig.shut_opening) * act.valve)
     piping = rig.best_head / rig.best_flow**2 / opening**2
-    lift = rig.shut_off_head * (1 - rig.lift_lost * cavitation)
+    lift = rig.shut_off_head * act.speed**2 * (1 - rig.lift_lost * act.cavitation)
     flow = math.sqrt(lift / (curve + piping))
     return flow, piping * flow**2
 
@@ -246,32 +265,26 @@ def _hydraulic_power(flow: float, head: float) -> float:
     return DENSITY * GRAVITY * head * flow / 60_000  # L/min to m³/s
 
 
-def _sensed(noise: np.random.Generator, rig: Rig, state: _State) -> tuple[float, ...]:
+def _sensed(rig: Rig, state: _State, speed: float, gauss: Sequence[float]) -> tuple[float, ...]:
     """Return the eight sensor values of a state, with noise and quantisation."""
-    gauss = noise.standard_normal
-    rough = (
-        1 + 8 * (1 - state.flow / rig.best_flow) ** 2 + 0.6 * state.cavitation + 0.9 * state.wear
+    rough = speed**2 * (
+        1
+        + 8 * (1 - state.flow / (rig.best_flow * speed)) ** 2
+        + 0.6 * state.cavitation
+        + 0.9 * state.wear
     )
-    voltage = rig.voltage + 10.3 * gauss()
-    current = state.power / (math.sqrt(3) * rig.voltage * rig.power_factor) + 0.27 * gauss()
-    pressure = DENSITY * GRAVITY * state.head / 1e5 + 0.24 * (1 + state.cavitation) * gauss()
+    voltage = rig.voltage + 10.3 * gauss[0]
+    current = state.power / (math.sqrt(3) * rig.voltage * rig.power_factor) + 0.27 * gauss[1]
+    pressure = DENSITY * GRAVITY * state.head / 1e5 + 0.24 * (1 + state.cavitation) * gauss[2]
     steps = round((pressure - PRESSURE_ZERO) / PRESSURE_STEP)
-    flow = state.flow + 0.4 * (1 + 4 * state.cavitation) * gauss()
-    values = (
-        round(0.0271 * rough * (1 + 0.012 * gauss()), 6),
-        round(0.0402 * rough * (1 + 0.016 * gauss()), 6),
+    flow = state.flow + 0.4 * (1 + 4 * state.cavitation) * gauss[3]
+    return (
+        round(0.0271 * rough * (1 + 0.012 * gauss[4]), 6),
+        round(0.0402 * rough * (1 + 0.016 * gauss[5]), 6),
         round(current, 5),
         round(PRESSURE_ZERO + PRESSURE_STEP * min(max(steps, -PRESSURE_DOWN), PRESSURE_UP), 6),
-        round(state.motor_c + 0.15 * gauss(), 4),
-        round(state.water_c + 0.01 * gauss(), 4),
+        round(state.motor_c + 0.15 * gauss[6], 4),
+        round(state.water_c + 0.01 * gauss[7], 4),
         round(voltage, 3),
-        round(round(flow) + 0.004 * gauss(), 3),
+        round(round(flow) + 0.004 * gauss[8], 3),
     )
-    return tuple(map(_saturated, SIGNALS, values))
-
-
-def _saturated(signal: Signal, value: float) -> float:
-    """Limit a value to the range of its sensor."""
-    low = value if signal.low is None else signal.low
-    high = value if signal.high is None else signal.high
-    return min(max(value, low), high)

@@ -75,7 +75,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 @simulate_app.command("pump-rig", epilog=EXAMPLE)
-def pump_rig(
+def simulate_pump_rig(
     port: Port = 4840,
     seed: Annotated[int, typer.Option(help="seed of the random noise, a whole number")] = 0,
     period: Period = 1.0,
@@ -90,12 +90,12 @@ def pump_rig(
 ) -> None:
     """Simulate a water pump rig, with faults if wanted."""
     from simulators.faults import Fault
-    from simulators.models.pump_rig import PumpRig
+    from simulators.models import pump_rig
     from simulators.world import Playback
 
-    def checked() -> tuple[PumpRig, Playback]:
-        faults = [Fault.parse(text) for text in fault or []]
-        rig = PumpRig(
+    def checked() -> tuple[pump_rig.PumpRig, Playback]:
+        faults = [Fault.parse(text, pump_rig.FAULTS) for text in fault or []]
+        rig = pump_rig.PumpRig(
             seed=seed,
             period_s=period,
             count=rows or 10**9,

@@ -93,8 +93,9 @@ class DemoPlan:
         """
         if self.data is None:
             from simulators.faults import Fault  # noqa: PLC0415 - as below
+            from simulators.models import pump_rig  # noqa: PLC0415
 
-            Fault.parse(self.fault)
+            Fault.parse(self.fault, pump_rig.FAULTS)
             return replace(self, speed=self.speed or self.model_speed)
         if (self.seed, self.fault_kind) != (SEED, FAULT_KIND):
             raise Invalid(

@@ -1,6 +1,6 @@
 """Score the labels that a program published against the ledger of a simulated machine."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,7 @@ from broker.clock import text_of
 from broker.errors import Invalid, Unknown
 from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress
-from simulators import ledger
-from simulators.faults import FaultKind
+from simulators import catalogue, ledger
 from testbed.client import api
 from testbed.client.history import TIMEOUT_S
 from testbed.demo import labels, verdict
@@ -28,7 +27,8 @@ class Score:
     """The rating of a stream's labels, for the machine's rows from the first label to the last.
 
     from_ns, to_ns: instants of these two labels.  kinds: kind of fault -> number of its rows that
-    were flagged, and of all of them; empty where the ledger names no kind.
+    were flagged, and of all of them; empty where the ledger names no kind.  other_kinds: those that
+    the model has too, empty where the ledger is of no model that is known.
     """
 
     stream: StreamAddress
@@ -37,6 +37,7 @@ class Score:
     to_ns: int
     rating: Rating
     kinds: Mapping[str, tuple[int, int]]
+    other_kinds: Sequence[str] = ()
 
     @property
     def by_kind(self) -> str:
@@ -45,8 +46,8 @@ class Score:
             return ""
         counts = [f"{kind} {flagged:,} of {rows:,}" for kind, (flagged, rows) in self.kinds.items()]
         sentence = f"Rows flagged by kind of fault: {', '.join(counts)}."
-        others = sorted(set(FaultKind) - self.kinds.keys())
-        return f"{sentence} None so far: {', '.join(others)}." if others else sentence
+        others = ", ".join(self.other_kinds)
+        return f"{sentence} None so far: {others}." if others else sentence
 
     def as_json(self) -> dict[str, Any]:
         """The keys that scripts rely on."""
@@ -99,13 +100,15 @@ async def score(stream: str, wanted: HistoryQuery, file: Path) -> Score:
         rows_answered=answered,
         published=len(labelled),
     )
+    kinds = verdict.flagged_by_kind(labels.kinds_of_rows(offered), labelled)
     return Score(
         stream=address,
         space=wanted.space,
         from_ns=from_ns,
         to_ns=to_ns,
         rating=rating,
-        kinds=verdict.flagged_by_kind(labels.kinds_of_rows(offered), labelled),
+        kinds=kinds,
+        other_kinds=sorted(catalogue.kinds_of(offered.signals) - kinds.keys()),
     )
 
 

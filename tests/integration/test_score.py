@@ -13,6 +13,7 @@ from broker.settings import BusSettings
 from broker.streams import Dtype, Signal
 from simulators import ledger
 from simulators.model import SourceRow
+from simulators.models.pump_rig import SIGNALS
 from testbed.demo import score
 from testbed.terminal.run import Exit
 from testbed_api import service
@@ -64,10 +65,10 @@ def offered(folder: Path, faulty: Sequence[bool | None]) -> Path:
     """The ledger of a machine that offered these rows."""
     path = folder / "offered.jsonl"
     rows = [
-        SourceRow(time_of(at), (1.0,), anomaly=flag, cause="valve" if flag else "")
+        SourceRow(time_of(at), (1.0,) * len(SIGNALS), anomaly=flag, cause="valve" if flag else "")
         for at, flag in enumerate(faulty)
     ]
-    with ledger.create(path, ["a"]) as entries:
+    with ledger.create(path, [signal.name for signal in SIGNALS]) as entries:
         entries.append(rows)
     return path
 

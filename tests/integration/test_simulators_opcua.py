@@ -11,7 +11,7 @@ from broker.clock import WallClock
 from broker.errors import Taken
 from simulators import ledger, world
 from simulators.faces import opcua
-from simulators.faults import Fault, FaultKind
+from simulators.faults import Fault
 from simulators.model import SourceRow
 from simulators.models.pump_rig import SIGNALS, PumpRig
 from simulators.world import Playback, TimestampMode
@@ -88,7 +88,7 @@ def microseconds(moment):
 
 async def test_every_row_arrives_in_order_as_the_ledger_has_it(face, tmp_path):
     path, clock = tmp_path / "offered.jsonl", WallClock()
-    rig = PumpRig(seed=5, count=300, faults=[Fault(FaultKind.VALVE, 100, 200)])
+    rig = PumpRig(seed=5, count=300, faults=[Fault("valve", 100, 200)])
     async with listening(face) as heard, asyncio.timeout(15):
         await face.wait_watched(clock)
         with ledger.create(path, NAMES) as book:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from broker.errors import Invalid
 from simulators import ledger, replay
-from simulators.faults import Fault, FaultKind
+from simulators.faults import Fault
 from simulators.model import SourceRow
-from simulators.models.pump_rig import SIGNALS, PumpRig
+from simulators.models.pump_rig import FAULTS, SIGNALS, PumpRig
 
 NAMES = [signal.name for signal in SIGNALS]
 HEADER = ";".join(["datetime", *NAMES, "anomaly"])
@@ -20,7 +20,7 @@ HEADER = ";".join(["datetime", *NAMES, "anomaly"])
 spans = st.tuples(st.floats(0, 50), st.floats(0.1, 50))
 faults = st.builds(
     lambda kind, span, severity, ramp_s: Fault(kind, span[0], span[0] + span[1], severity, ramp_s),
-    st.sampled_from(FaultKind),
+    st.sampled_from(tuple(FAULTS)),
     spans,
     st.floats(0.01, 1),
     st.floats(0, 30),
