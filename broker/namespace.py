@@ -35,10 +35,16 @@ class Verb(StrEnum):
     HEALTH = "health"
     MARK = "mark"
     ANCHOR = "anchor"
+    CLOCK = "clock"
+    READY = "ready"
 
 
 STREAM_VERBS = frozenset({Verb.DATA, Verb.LATE, Verb.SPEC, Verb.HEALTH})
 """Verbs of topics that belong to one stream."""
+
+
+RUN_VERBS = frozenset({Verb.CLOCK, Verb.READY})
+"""Verbs of the clock of a run, between its coordinator and one member."""
 
 
 def is_id(text: str) -> bool:
@@ -165,7 +171,29 @@ class AnchorTopic:
         return f"{ROOT}/{LIVE}/{Verb.ANCHOR}/{self.publisher}"
 
 
-Topic = StreamTopic | MarkTopic | AnchorTopic
+@dataclass(frozen=True, slots=True, order=True)
+class RunTopic:
+    """Topic of the clock of a run for one member: `clock` to it, `ready` from it.
+
+    Raises Invalid in the space `live`, whose time nobody sets.
+    """
+
+    space: str
+    verb: Verb
+    member: EquipmentAddress
+
+    def __post_init__(self) -> None:
+        checked_space(self.space)
+        if self.space == LIVE:
+            raise Invalid("the space 'live' has no clock of its own", hint="use 'run-<id>'")
+        if self.verb not in RUN_VERBS:
+            raise Invalid(f"a topic of verb {self.verb} is not of the clock of a run")
+
+    def __str__(self) -> str:
+        return f"{ROOT}/{self.space}/{self.verb}/{self.member}"
+
+
+Topic = StreamTopic | MarkTopic | AnchorTopic | RunTopic
 
 
 @lru_cache(maxsize=10_000)
@@ -180,6 +208,8 @@ def parse(text: str) -> Topic:
             Verb.ANCHOR,
         ):
             return AnchorTopic(EquipmentAddress(organisation, equipment))
+        case [root, space, verb, organisation, equipment] if root == ROOT and verb in RUN_VERBS:
+            return RunTopic(space, Verb(verb), EquipmentAddress(organisation, equipment))
         case [root, space, verb, organisation, equipment, stream] if (
             root == ROOT and verb in STREAM_VERBS
         ):

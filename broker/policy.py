@@ -13,6 +13,7 @@ from broker.namespace import (
     AnchorTopic,
     EquipmentAddress,
     MarkTopic,
+    RunTopic,
     StreamAddress,
     StreamTopic,
     Verb,
@@ -30,9 +31,18 @@ from broker.rights import (
     Rights,
     Role,
 )
+from broker.run_clock import clock_stream
 
 Target = (
-    StreamTopic | MarkTopic | AnchorTopic | Entry | StreamAddress | EquipmentAddress | str | None
+    StreamTopic
+    | MarkTopic
+    | AnchorTopic
+    | RunTopic
+    | Entry
+    | StreamAddress
+    | EquipmentAddress
+    | str
+    | None
 )
 """A topic, a stream in a space, a stream, an equipment, an organisation by its id, or None for the
 testbed as a whole.
@@ -150,6 +160,12 @@ def topics(rights: Rights, principal: str, at_ns: int) -> Topics:
         marked.add((LIVE, who.scope.equipment))
     subscribe |= {str(MarkTopic(space, owner)) for space, owner in marked}
     subscribe |= {str(AnchorTopic(owner)) for _, owner in marked}
+    for space, member in _coordinated(who):
+        publish.add(str(RunTopic(space, Verb.CLOCK, member)))
+        subscribe.add(str(RunTopic(space, Verb.READY, member)))
+    for space, member in ((e.space, e.address.owner) for e in written if e.space != LIVE):
+        publish.add(str(RunTopic(space, Verb.READY, member)))
+        subscribe.add(str(RunTopic(space, Verb.CLOCK, member)))
     return Topics(frozenset(publish), frozenset(subscribe))
 
 
@@ -205,6 +221,32 @@ def _writes(rights: Rights, who: Principal, entry: Entry) -> bool:
     return entry in who.scope.writes or (of_its_equipment and entry in rights.known)
 
 
+def _coordinated(who: Principal) -> Iterator[tuple[str, EquipmentAddress]]:
+    """List the members of runs whose clock a machine is: spaces, and equipment of its organisation.
+
+    It is the clock of a run if it writes the run's clock stream, and of those members alone whose
+    streams are in its scope to be read.
+    """
+    clocks = {
+        entry.space
+        for entry in who.scope.writes
+        if entry.space != LIVE and entry.address == clock_stream(who.organisation)
+    }
+    for entry in who.scope.reads:
+        if entry.space in clocks and entry.address.organisation == who.organisation:
+            yield entry.space, entry.address.owner
+
+
+def _decide_clock(rights: Rights, who: Principal, topic: RunTopic, verb: Verb) -> Decision:
+    """Decide on the clock of a run.  verb: of the topics on which a coordinator does the action."""
+    if topic.verb is verb:
+        allowed = (topic.space, topic.member) in set(_coordinated(who))
+        return Decision(allowed, "the clock of its run" if allowed else "not the clock of the run")
+    members = {(entry.space, entry.address.owner) for entry in _written(rights, who)}
+    allowed = (topic.space, topic.member) in members
+    return Decision(allowed, "its own part in a run" if allowed else "not its equipment")
+
+
 def _readable(rights: Rights, who: Principal, at_ns: int) -> set[Entry]:
     """List the streams that a principal reads, in one pass over the grants."""
     named = who.scope.reads | who.scope.writes | rights.known
@@ -217,6 +259,8 @@ def _readable(rights: Rights, who: Principal, at_ns: int) -> set[Entry]:
 
 
 def _may_publish(rights: Rights, who: Principal, target: Target, _at_ns: int) -> Decision:
+    if isinstance(target, RunTopic):
+        return _decide_clock(rights, who, target, Verb.CLOCK)
     if not isinstance(target, StreamTopic) or target.verb not in _WRITTEN:
         return Decision(allowed=False, reason="not a topic that anybody but the testbed publishes")
     allowed = _writes(rights, who, Entry(target.space, target.address))
@@ -238,6 +282,8 @@ def _may_subscribe(rights: Rights, who: Principal, target: Target, at_ns: int) -
             publishers = {each.address.owner for each in _written(rights, who)}
             allowed = publisher in publishers or publisher == who.scope.equipment
             return Decision(allowed, "an anchor of its own" if allowed else "not its equipment")
+        case RunTopic():
+            return _decide_clock(rights, who, target, Verb.READY)
     return Decision(allowed=False, reason="nothing that anybody but the testbed reads")
 
 

@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 
-from simulators.models import pump_rig
+from simulators.models import conveyor_line, press, pump_rig
 from simulators.parameters import unknown
 from simulators.stepped import ModelInfo
 
 __all__ = ["MODELS", "ModelInfo", "kinds_of", "model"]
 
-MODELS: Mapping[str, ModelInfo] = MappingProxyType({info.name: info for info in (pump_rig.MODEL,)})
+MODELS: Mapping[str, ModelInfo] = MappingProxyType(
+    {info.name: info for info in (pump_rig.MODEL, press.MODEL, conveyor_line.MODEL)}
+)
 
 
 def model(name: str) -> ModelInfo:

@@ -28,8 +28,8 @@ class Parameter:
 
 def parameter(default: float, unit: str, low: float, high: float, description: str) -> Any:
     """A field of a dataclass of constants, with what `Parameter` says about it."""
-    metadata = {"unit": unit, "low": low, "high": high, "description": description}
-    return field(default=default, metadata=metadata)
+    metadata = {"unit": unit, "low": float(low), "high": float(high), "description": description}
+    return field(default=float(default), metadata=metadata)
 
 
 def parameters_of(constants: type[Any]) -> tuple[Parameter, ...]:
@@ -54,7 +54,7 @@ def constants_with(
                 f"parameter {name} of {model} is {value:g} {each.unit}",
                 hint=f"{each.low:g} to {each.high:g} {each.unit}: {each.description}",
             )
-    return constants(**values)
+    return constants(**{name: float(value) for name, value in values.items()})
 
 
 def unknown(sentence: str, name: str, known: Collection[str]) -> Invalid:

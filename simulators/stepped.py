@@ -110,13 +110,16 @@ class ModelInfo:
 
     def limited(self, inputs: Mapping[str, float]) -> dict[str, float]:
         """Inputs limited to their ranges; raises Invalid for an unknown or no finite one."""
-        ranges = {signal.name: signal for signal in self.inputs}
+        ranges = {signal.name: limits_of(signal) for signal in self.inputs}
         for name, value in inputs.items():
             if name not in ranges:
                 raise unknown(f"{self.name} has no input {name!r}", name, ranges)
             if not math.isfinite(value):
                 raise Invalid(f"input {name} of {self.name} is {value}", hint="a finite number")
-        return {name: saturated(ranges[name], float(value)) for name, value in inputs.items()}
+        return {
+            name: min(max(float(value), ranges[name][0]), ranges[name][1])
+            for name, value in inputs.items()
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +164,8 @@ class SteppedModel:
             None if every_s is None else RecurringFaults(self._seed, every_s, tuple(info.faults))
         )
         self._constants = constants
+        self._healthy = dict.fromkeys(info.faults, 0.0)
+        self._limits = [limits_of(signal) for signal in info.signals]
         self._first_inputs = {**info.input_defaults, **info.limited(settings.inputs)}
         self._run: _Run | None = None
 
@@ -184,25 +189,29 @@ class SteppedModel:
 
     def _computed(self, run: "_Run", count: int) -> list[SourceRow]:
         """The next rows of a run."""
-        healthy = dict.fromkeys(self.info.faults, 0.0)
-        step, inputs, noise = run.equations.step, run.inputs, run.noise
+        step, inputs, noise, limits = run.equations.step, run.inputs, run.noise, self._limits
         times_s = [at * self.period_s for at in range(run.rows, run.rows + count)]
         near = self._near(times_s)
         run.rows += count
         rows = []
         for time_s in times_s:
             active = near if self._recurring is None else (*near, self._recurring.at(time_s))
-            levels = (
-                {kind: faults.level(active, kind, time_s) for kind in healthy}
-                if active
-                else healthy
+            levels = self._levels(active, time_s) if active else self._healthy
+            values = step(self.period_s, inputs, levels, next(noise))
+            limited = tuple(
+                [
+                    low if value < low else min(value, high)
+                    for value, (low, high) in zip(values, limits, strict=True)
+                ]
             )
             cause = "+".join([kind for kind, level in levels.items() if level > 0])
-            values = step(self.period_s, inputs, levels, next(noise))
-            limited = tuple(map(saturated, self.signals, values))
             time_ns = round(time_s / MICROSECOND_S) * 1000
             rows.append(SourceRow(time_ns, limited, anomaly=bool(cause), cause=cause))
         return rows
+
+    def _levels(self, active: Sequence[Fault], time_s: float) -> Mapping[str, float]:
+        """The level of every kind of fault at a time."""
+        return {kind: faults.level(active, kind, time_s) for kind in self._healthy}
 
     def _near(self, times_s: Sequence[float]) -> tuple[Fault, ...]:
         """The named faults that overlap with a span of rows."""
@@ -230,13 +239,10 @@ def _noise(generator: np.random.Generator, draws: int) -> Iterator[Sequence[floa
         yield from generator.standard_normal((BLOCK, draws)).tolist()
 
 
-def saturated(signal: Signal, value: float) -> float:
-    """Limit a value to the range of its sensor or actuator."""
-    if signal.low is not None and value < signal.low:
-        return signal.low
-    if signal.high is not None and value > signal.high:
-        return signal.high
-    return value
+def limits_of(signal: Signal) -> tuple[float, float]:
+    """The range of a sensor or actuator, infinite where it has none."""
+    low = -math.inf if signal.low is None else float(signal.low)
+    return low, math.inf if signal.high is None else float(signal.high)
 
 
 def approach(start: float, end: float, time_constants: float) -> float:

@@ -4,7 +4,13 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import structlog
@@ -30,6 +36,9 @@ from testbed_sdk.former_run import FormerRun
 from testbed_sdk.history import History
 from testbed_sdk.inputs import Input
 from testbed_sdk.outputs import Output
+from testbed_sdk.program_time import ClockSetting, ProgramTime, WallTime
+from testbed_sdk.run_history import RunHistory
+from testbed_sdk.run_member import RunMember, deployment_of
 from testbed_sdk.settings import HttpSettings, PrototypeSettings
 
 _Connection = TypeVar("_Connection", BusSettings, HttpSettings)
@@ -55,14 +64,62 @@ class Testbed:
         stack: AsyncExitStack,
     ) -> None:
         """Made by `connect`."""
+        self.time: ProgramTime = WallTime(clock)
+        self.member: RunMember | None = None
+        """This program's part in a run, where it follows the run's clock."""
         self._settings = settings
         self._bus = bus
         self._api = api
         self._clock = clock
         self._tasks = tasks
         self._stack = stack
+        self._run_history = RunHistory(api, settings.space, clock)
         self.outputs: list[Output] = []
         self._output_tasks: list[asyncio.Task[None]] = []
+
+    async def join(self, within_s: float) -> None:
+        """Take part in the run of the space, from now on; called by `connect`.
+
+        Raises Unavailable if nobody sets its clock within so many seconds of the machine.
+        """
+        member = RunMember(
+            self._settings.space,
+            deployment_of(self._settings.outputs.values()),
+            bus=self._bus,
+            machine=self._clock,
+            published=self._positions,
+        )
+        self.member = self.time = member
+        self._clock = member.clock
+        self._run_history = RunHistory(self._api, self._settings.space, member.clock)
+        self._output_tasks.append(self._tasks.create_task(member.run(), name="clock of the run"))
+        await member.join(within_s)
+
+    def now(self) -> datetime:
+        """Return the present instant in UTC: of the machine, or of the run that this is part of."""
+        return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=self.now_ns() // 1_000)
+
+    def now_ns(self) -> int:
+        """Return the present instant as `now` does, in ns since 1970."""
+        return self.time.now_ns()
+
+    async def sleep(self, duration_s: float) -> None:
+        """Return once so many seconds have passed: of the machine, or of the run."""
+        await self.time.sleep(duration_s)
+
+    def timeout(self, duration_s: float) -> AbstractAsyncContextManager[asyncio.Timeout]:
+        """Limit a block: `async with testbed.timeout(5):` raises TimeoutError after 5 s of the
+        machine, or of the run.
+        """
+        return self.time.timeout(duration_s)
+
+    def _positions(self) -> dict[StreamAddress, dict[str, int]]:
+        """The last batches of the outputs: stream -> epoch -> seq."""
+        positions: dict[StreamAddress, dict[str, int]] = {}
+        for output in self.outputs:
+            if output.position:
+                positions.setdefault(output.spec.address, {}).update(output.position)
+        return positions
 
     def input(self, name: str, *, fill: bool = False) -> Input:
         """Return an input by name: `async for batch in testbed.input("rig")`.
@@ -77,6 +134,7 @@ class Testbed:
             clock=self._clock,
             stack=self._stack,
             capacity=self._settings.input_batches,
+            member=self.member,
             fill=fill,
         )
 
@@ -112,7 +170,8 @@ class Testbed:
             future_limit_s=future_limit_s,
             description=description,
         )
-        return await self._open_output(name, proposal)
+        with self.time.call("output"):
+            return await self._open_output(name, proposal)
 
     async def _open_output(self, name: str, proposal: StreamSpec) -> Output:
         """Register an output with its equipment, and let its batches go."""
@@ -130,6 +189,7 @@ class Testbed:
                 " name to one of these streams",
             ) from exc
         former_run = FormerRun(api=self._api, space=space, address=proposal.address)
+        newest_before = former_run.newest_before if self.member is None else _nothing_before
         output = Output(
             space,
             spec,
@@ -137,7 +197,8 @@ class Testbed:
             clock=self._clock,
             source=source_of(kind, space),
             ring_bytes=self._settings.ring_bytes,
-            newest_before=former_run.newest_before,
+            newest_before=newest_before,
+            time=self.time,
         )
         await output.publish_spec()
         self.outputs.append(output)
@@ -165,9 +226,13 @@ class Testbed:
         window begins.  how: "mean" (the default), "last", "min" or "max" of the window's samples;
         a bool or a text has only a last one, for others the API answers Invalid.
         """
-        start_ns, end_ns = spans.between(
-            self._clock.now_ns(), from_=from_, to=to, from_ns=from_ns, to_ns=to_ns
-        )
+        now_ns = self.now_ns()
+        start_ns, end_ns = spans.between(now_ns, from_=from_, to=to, from_ns=from_ns, to_ns=to_ns)
+        names = self._settings.inputs | self._settings.outputs
+        address = bound(names, name, "input or output")
+        if self.member is not None:  # it may know the sample of now, and nothing after it
+            is_open = to is None and to_ns is None
+            end_ns = now_ns + 1 if is_open else min(end_ns, now_ns + 1)
         query = HistoryQuery(
             self._settings.space,
             start_ns,
@@ -176,13 +241,16 @@ class Testbed:
             points,
             aggregation=Aggregation.parse(every, how),
         )
-        names = self._settings.inputs | self._settings.outputs
-        return await history.fetch(self._api, bound(names, name, "input or output"), query)
+        with self.time.call("history"):
+            if self.member is not None:
+                await self._run_history.wait_stored(address, self.member.newest_ns, self.outputs)
+            return await history.fetch(self._api, address, query)
 
     async def freshness(self, name: str) -> Health:
         """Fetch the freshness of an input or output with its alarms; stale if none is published."""
         address = bound(self._settings.inputs | self._settings.outputs, name, "input or output")
-        stream = await self._api.get(f"/streams/{address}", StreamResponse)
+        with self.time.call("freshness"):
+            stream = await self._api.get(f"/streams/{address}", StreamResponse)
         stated = stream.freshness.get(self._settings.space)
         return _NO_HEALTH if stated is None else stated.health()
 
@@ -191,6 +259,8 @@ class Testbed:
 
         Returns the error of batches that were not confirmed within `drain_s`.
         """
+        if self.member is not None:
+            await self.member.leave()
         for output in self.outputs:
             output.begin_closing()
         with suppress(TimeoutError):
@@ -215,6 +285,10 @@ class Testbed:
         return bound(
             self._settings.inputs if what == "input" else self._settings.outputs, name, what
         )
+
+
+async def _nothing_before(_before_ns: int) -> None:
+    """The newest sample of a former run of the output: a run's space has no former one."""
 
 
 def bound(bindings: dict[str, StreamAddress], name: str, what: str) -> StreamAddress:
@@ -303,6 +377,8 @@ async def connect(
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
             testbed = Testbed(settings, bus=bus, api=api, clock=clock, tasks=tasks, stack=stack)
             try:
+                if settings.clock is ClockSetting.RUN:
+                    await testbed.join(bus_settings.timeout_s)
                 yield testbed
             except Exception as exc:  # noqa: BLE001 - the prototype's own, given back as it was
                 failure = exc

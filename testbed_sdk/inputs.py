@@ -1,8 +1,9 @@
 """Inputs of a prototype: the batches of a stream, as they arrive."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import structlog
 
@@ -15,6 +16,8 @@ from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress, StreamTopic, Verb
 from broker.streams import StreamSpec
 from testbed_sdk import history, table
+from testbed_sdk.feed import Arrival, Feed
+from testbed_sdk.run_member import RunMember
 from testbed_sdk.table import LastSample, LastSamples, SignalColumn, Tabular
 
 FILL_AFTER_S = 1.0
@@ -105,10 +108,12 @@ class Input:
         clock: Clock,
         stack: AsyncExitStack,
         capacity: int,
+        member: RunMember | None = None,
         fill: bool = False,
     ) -> None:
         """stack: closes the subscription when the connection ends.  capacity: batches that may
-        wait.  fill: read missed batches from history.
+        wait.  member: holds the batches back until the clock of its run has reached them.  fill:
+        read missed batches from history.
         """
         self._capacity = capacity
         self.address = address
@@ -123,37 +128,54 @@ class Input:
         self._fill = fill
         self._newest_ns = -(2**63)
         self._last_samples = LastSamples()
+        self._after_fill: Received | None = None
+        self._member = member
+        self._feed: Feed | None = None
 
     async def open(self) -> client.Inbox:
         """Subscribe now instead of at the first batch; later publications arrive."""
         if self._inbox is None:
-            topics = [
-                str(StreamTopic(self._space, verb, self.address)) for verb in (Verb.SPEC, Verb.DATA)
-            ]
-            self._inbox = await self._stack.enter_async_context(
-                self._bus.subscribe(topics, capacity=self._capacity, overflow="drop_oldest")
-            )
+            if self._member is None:
+                self._inbox = await self._subscribe()
+            else:
+                with self._member.call("open"):
+                    self._inbox = await self._subscribe()
+                self._feed = self._member.feed(self.address, self._capacity)
+                pump = self._pump(self._inbox, self._feed, self._member)
+                self._member.start(pump, f"input {self.address}")
         return self._inbox
 
-    async def __aiter__(self) -> AsyncIterator[Received]:
+    async def _subscribe(self) -> client.Inbox:
+        topics = [
+            str(StreamTopic(self._space, verb, self.address)) for verb in (Verb.SPEC, Verb.DATA)
+        ]
+        subscription = self._bus.subscribe(topics, capacity=self._capacity, overflow="drop_oldest")
+        return await self._stack.enter_async_context(subscription)
+
+    def __aiter__(self) -> AsyncIterator[Received]:
         """Yield the batches until the connection ends; raises Refused if they are not granted:
         Paused where the owner has paused the grant, NotGranted where it ended or waits, Unknown
         where there is no such stream that you may read.
         """
-        inbox = await self.open()
+        return _Batches(self)
+
+    async def _following(self) -> Received:
+        """The next batch, or what history has of those that were missed before it."""
+        if (later := self._after_fill) is not None:
+            self._after_fill = None
+            return later
         while True:
-            message = await self._next(inbox)
-            received = await self._read(message)
-            if received is not None:
-                if (
-                    received.missed is not None
-                    and self._fill
-                    and self._newest_ns < _first_ns(received.batch)
-                ):
-                    yield await self._filled(received)
+            arrival = await self._next_arrival()
+            received = None if arrival is None else self._received(arrival)
+            if received is None:
+                continue
+            first_ns = _first_ns(received.batch)
+            if received.missed is not None and self._fill and self._newest_ns < first_ns:
+                self._after_fill = received
+                received = await self._filled(received)
+            else:
                 self._newest_ns = max(self._newest_ns, _last_ns(received.batch))
-                yield received
-            inbox.ack(message)  # after the prototype has processed it
+            return received
 
     async def _next(self, inbox: client.Inbox) -> client.Message:
         """The next message, over a new connection where the API has a right that ours lacks.
@@ -189,7 +211,28 @@ class Input:
         except (Refused, Unavailable):
             raise refusal from None
 
-    async def _read(self, message: client.Message) -> Received | None:
+    async def _next_arrival(self) -> Arrival | None:
+        """The next batch, None for a message that is none."""
+        inbox = await self.open()
+        if self._member is not None and self._feed is not None:
+            return await self._member.read(self._feed)
+        message = await self._next(inbox)
+        inbox.ack(message)
+        return await self._read(message)
+
+    async def _pump(self, inbox: client.Inbox, feed: Feed, member: RunMember) -> None:
+        """Hand what arrives over to the run's clock; an error ends the input."""
+        try:
+            while True:
+                message = await self._next(inbox)
+                inbox.ack(message)
+                arrival = await self._read(message)
+                if arrival is not None:
+                    member.arrive(feed, arrival)
+        except (Refused, Unavailable) as exc:
+            member.fail(feed, exc)
+
+    async def _read(self, message: client.Message) -> Arrival | None:
         topic = namespace.parse(message.topic)
         try:
             if isinstance(topic, StreamTopic) and topic.verb is Verb.SPEC:
@@ -198,18 +241,16 @@ class Input:
                     self._specs[spec.version] = spec
                 return None
             document = codec.parse(message.payload)
-            before = self._last
-            missed, repeated = self._check_number(document.epoch, document.seq)
-            if repeated:
-                return None
-            spec = await self._spec(document.spec_version)
-            batch, misfits = codec.fit(document, spec)
         except Corrupt as exc:
             self._last_samples.clear()
             log.warning("message was set aside", topic=message.topic, reason=str(exc))
             return None
-        if missed is not None or (before is not None and before[0] != document.epoch):
-            self._last_samples.clear()
+        try:
+            spec = await self._spec(document.spec_version)
+            batch, misfits = codec.fit(document, spec)
+        except Corrupt as exc:
+            log.warning("message was set aside", topic=message.topic, reason=str(exc))
+            return Arrival(document.epoch, document.seq, None)
         for misfit in misfits[:1]:
             log.warning(
                 "samples did not fit",
@@ -217,6 +258,20 @@ class Input:
                 count=len(misfits),
                 first=misfit.reason,
             )
+        return Arrival(document.epoch, document.seq, (batch, spec))
+
+    def _received(self, arrival: Arrival) -> Received | None:
+        """The batch as the program gets it; None for one that it had, or that nobody can read."""
+        before = self._last
+        missed, is_repeated = self._check_number(arrival.epoch, arrival.seq)
+        if is_repeated:
+            return None
+        if arrival.content is None:
+            self._last_samples.clear()
+            return None
+        if missed is not None or (before is not None and before[0] != arrival.epoch):
+            self._last_samples.clear()
+        batch, spec = arrival.content
         earlier = self._last_samples.known()
         self._last_samples.take(batch)
         return Received(batch, spec, self._clock.now_ns(), missed, earlier=earlier)
@@ -241,9 +296,10 @@ class Input:
 
     async def _filled(self, received: Received) -> Received:
         """Return the history between the newest sample yielded and `received`."""
-        await self._clock.sleep(FILL_AFTER_S)
-        query = HistoryQuery(self._space, self._newest_ns + 1, _first_ns(received.batch))
-        stored = await history.fetch(self._api, self.address, query)
+        with nullcontext() if self._member is None else self._member.call("history"):
+            await self._clock.sleep(FILL_AFTER_S)
+            query = HistoryQuery(self._space, self._newest_ns + 1, _first_ns(received.batch))
+            stored = await history.fetch(self._api, self.address, query)
         frames = tuple(
             Wide(series.time_ns, {name: series.values}, {name: series.quality})
             for name, series in stored.series.items()
@@ -251,6 +307,19 @@ class Input:
         )
         batch = replace(received.batch, frames=frames, gaps=stored.gaps, epoch=None, seq=None)
         return Received(batch, stored.spec, self._clock.now_ns(), filled=True)
+
+
+class _Batches:
+    """An iterator over an input that goes on after a time-out of one of its waits."""
+
+    def __init__(self, stream_input: Input) -> None:
+        self._input = stream_input
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Received:
+        return await self._input._following()  # noqa: SLF001 - a part of it
 
 
 def _first_ns(batch: Batch) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from broker import errors
 from broker.errors import BedError, Invalid, Unavailable
+from testbed_sdk.workers import CALLING_THREAD
 
 WAKE_S = 0.5
 """A wait ends so often and begins anew: Windows lets Ctrl-C through between two waits alone."""
@@ -63,7 +64,9 @@ class LoopThread(Generic[_Value]):
             if self._has_ended:
                 coroutine.close()
                 raise self._over()
+            caller = CALLING_THREAD.set(threading.current_thread())
             future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            CALLING_THREAD.reset(caller)
         try:
             return self._wait(future)
         except futures.CancelledError:

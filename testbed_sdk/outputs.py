@@ -19,6 +19,7 @@ from broker.messages import Held
 from broker.namespace import MarkTopic, StreamTopic, Verb
 from broker.streams import StreamSpec
 from testbed_sdk import columns
+from testbed_sdk.program_time import ProgramTime
 
 RESEND_AFTER_S = 10.0
 RESEND_MOST_S = 60.0
@@ -73,8 +74,11 @@ class Output:
         source: Source,
         ring_bytes: int,
         newest_before: NewestBefore,
+        time: ProgramTime,
     ) -> None:
-        """spec: as registered.  source: stated by every batch.  ring_bytes: bound of the ring."""
+        """spec: as registered.  source: stated by every batch.  ring_bytes: bound of the ring.
+        time: held while the program publishes.
+        """
         self.spec = spec
         self._space = space
         self._bus = bus
@@ -82,6 +86,7 @@ class Output:
         self._source = source
         self._ring_bytes = ring_bytes
         self._newest_before = newest_before
+        self._time = time
         self._epoch = secrets.token_hex(13)
         self._seq = 0
         self._first_ns: int | None = None
@@ -120,7 +125,8 @@ class Output:
             return
         if self._first_ns is None:
             self._first_ns = int(frame.time_ns.min())
-        await self._put((frame,), _span_of(frame), input_ns=input_ns)
+        with self._time.call("publish"):
+            await self._put((frame,), _span_of(frame), input_ns=input_ns)
 
     async def _put(
         self,
@@ -186,8 +192,8 @@ class Output:
 
     async def wait_drained(self) -> None:
         """Return once the recorder has marked every batch."""
-        async with self._room:
-            await self._room.wait_for(lambda: not self._ring)
+        with self._time.call("wait_drained"):
+            await self._drained()
 
     def begin_closing(self) -> None:
         """Send what is not marked again soon: its process is about to end."""
@@ -197,7 +203,16 @@ class Output:
         """Return once the recorder has marked everything, a gap since a former run as well."""
         if self._first_ns is not None:
             await self._is_former_gap_stated.wait()
-        await self.wait_drained()
+        await self._drained()
+
+    async def _drained(self) -> None:
+        async with self._room:
+            await self._room.wait_for(lambda: not self._ring)
+
+    @property
+    def position(self) -> dict[str, int]:
+        """The last batch: epoch -> seq; empty before the first."""
+        return {self._epoch: self._seq} if self._seq else {}
 
     @property
     def unmarked(self) -> int:

@@ -10,6 +10,7 @@ from broker.errors import Invalid
 from broker.namespace import StreamAddress
 from broker.pydantic_checks import validated_by
 from broker.settings import CA, BusSettings, NamedFile, Settings
+from testbed_sdk.program_time import ClockSetting
 
 Bindings = Annotated[dict[str, StreamAddress], NoDecode]
 
@@ -44,6 +45,12 @@ class PrototypeSettings(Settings):
     )
     drain_s: float = Field(
         default=10.0, ge=0, description="seconds to wait at the end for the last marks"
+    )
+
+    clock: ClockSetting = Field(
+        default=ClockSetting.WALL,
+        description="clock of `now`, `sleep` and `timeout`: wall, the machine's; or run, that of"
+        " the run in the space, as `testbed run` sets it",
     )
 
     @field_validator("inputs", "outputs", mode="before")

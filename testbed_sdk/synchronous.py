@@ -13,12 +13,15 @@ run(main)
 import functools
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from broker import api_client, profiles
 from broker.aggregation import Aggregation
-from broker.clock import WallClock
+from broker.clock import NS_PER_S, WallClock
 from broker.credential import Credential
 from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress, checked_space
@@ -31,7 +34,11 @@ from testbed_sdk.history import History
 from testbed_sdk.inputs import Input, Received
 from testbed_sdk.loop_thread import LoopThread
 from testbed_sdk.outputs import Output
+from testbed_sdk.program_time import ProgramTime
 from testbed_sdk.settings import HttpSettings, PrototypeSettings
+
+_END_NS: ContextVar[int | None] = ContextVar("end_ns", default=None)
+"""The end of the `timeout` that a thread is in, by `ProgramTime.passed_ns`."""
 
 _Async = TypeVar("_Async")
 _Params = ParamSpec("_Params")
@@ -45,6 +52,10 @@ class _Blocking(Generic[_Async]):
         self._async = asynchronous
         self._thread = thread
 
+    def _call(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+        """Run a coroutine on the loop, within the caller's time limits."""
+        return self._thread.call(_limited(self._thread.value.time, coroutine))
+
 
 def _blocking(
     method: Callable[Concatenate[_Async, _Params], Coroutine[Any, Any, _Result]],
@@ -53,7 +64,7 @@ def _blocking(
 
     @functools.wraps(method)
     def call(self: _Blocking[_Async], /, *args: _Params.args, **options: _Params.kwargs) -> _Result:
-        return self._thread.call(method(self._async, *args, **options))
+        return self._call(method(self._async, *args, **options))
 
     return call
 
@@ -68,7 +79,7 @@ class SyncInput(_Blocking[Input]):
 
     def open(self) -> None:
         """Subscribe now instead of at the first batch; later publications arrive."""
-        self._thread.call(_opened(self._async))
+        self._call(_opened(self._async))
 
     def __iter__(self) -> Iterator[Received]:
         """Yield the batches until the connection ends, and wait for each; Ctrl-C ends the wait.
@@ -76,9 +87,23 @@ class SyncInput(_Blocking[Input]):
         Raises Refused if they are not granted: Paused where the owner has paused the grant,
         NotGranted where it ended or waits, Unknown where there is no such stream that you may read.
         """
-        batches = aiter(self._async)
-        while (received := self._thread.call(_following(batches))) is not None:
-            yield received
+        return _SyncBatches(self)
+
+    def _following(self) -> Received:
+        return self._call(_following(aiter(self._async)))
+
+
+class _SyncBatches:
+    """An iterator over an input that goes on after a time-out of one of its waits."""
+
+    def __init__(self, stream_input: SyncInput) -> None:
+        self._input = stream_input
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Received:
+        return self._input._following()  # noqa: SLF001 - a part of it
 
 
 class SyncOutput(_Blocking[Output]):
@@ -107,6 +132,28 @@ class SyncTestbed(_Blocking[Testbed]):
 
     history = _blocking(Testbed.history)
     freshness = _blocking(Testbed.freshness)
+    sleep = _blocking(Testbed.sleep)
+
+    def now(self) -> datetime:
+        """Return the present instant in UTC: of the machine, or of the run that this is part of."""
+        return self._async.now()
+
+    def now_ns(self) -> int:
+        """Return the present instant as `now` does, in ns since 1970."""
+        return self._async.now_ns()
+
+    @contextmanager
+    def timeout(self, duration_s: float) -> Iterator[None]:
+        """Limit a block: the call of the SDK that is in flight after `duration_s` of the machine,
+        or of the run, or the next one, raises TimeoutError.
+        """
+        end_ns = self._async.time.passed_ns() + round(duration_s * NS_PER_S)
+        before = _END_NS.get()
+        limit = _END_NS.set(end_ns if before is None else min(before, end_ns))
+        try:
+            yield
+        finally:
+            _END_NS.reset(limit)
 
     def input(self, name: str, *, fill: bool = False) -> SyncInput:
         """Return an input by name: `for batch in testbed.input("rig")`.
@@ -132,7 +179,7 @@ class SyncTestbed(_Blocking[Testbed]):
             past_limit_s=past_limit_s,
             future_limit_s=future_limit_s,
         )
-        return SyncOutput(self._thread.call(registered), self._thread)
+        return SyncOutput(self._call(registered), self._thread)
 
     def close(self) -> None:
         """Wait for the recorder's last marks, up to `drain_s`, and close the connection."""
@@ -211,6 +258,15 @@ async def _opened(stream_input: Input) -> None:
     await stream_input.open()
 
 
-async def _following(batches: AsyncIterator[Received]) -> Received | None:
-    """The next batch, None after the last one."""
-    return await anext(batches, None)
+async def _following(batches: AsyncIterator[Received]) -> Received:
+    """The next batch."""
+    return await anext(batches)
+
+
+async def _limited(time: ProgramTime, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run a coroutine until the end that the calling thread has set, at the latest."""
+    end_ns = _END_NS.get()
+    if end_ns is None:
+        return await coroutine
+    async with time.timeout((end_ns - time.passed_ns()) / NS_PER_S):
+        return await coroutine

@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("broker", "gateway", "simulators", "testbed", "testbed_api", "testbed_sdk")
+PACKAGES = (
+    *("broker", "gateway", "simulators", "testbed"),
+    *("testbed_api", "testbed_scenarios", "testbed_sdk"),
+)
 FOLDERS = (*PACKAGES, ".ci", "benchmarks", "docs", "examples", "tests")
 
 

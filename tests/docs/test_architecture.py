@@ -13,6 +13,7 @@ ROOMS = {
     "gateway": "gateway",
     "testbed_api": "testbed_api",
     "testbed": "testbed",
+    "testbed_scenarios": "testbed_scenarios",
 }
 UNSHOWN = {"__init__.py", "__main__.py", "py.typed", "__pycache__"}
 

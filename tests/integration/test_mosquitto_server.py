@@ -9,12 +9,14 @@ from broker.bus import client
 from broker.credential import Credential
 from broker.errors import Forbidden
 from broker.settings import Address, BusSettings
+from broker.streams import Signal
 from testbed_api import recorder_process, service
 from testbed_api.broker_auth import mosquitto_reconciler
 from testbed_api.security.system_secrets import API, RECONCILER, RECORDER, SharedSecrets
 from testbed_api.service import BrokerServices
 from testbed_api.settings import ServerSettings
 from tests import services
+from tests.integration import test_run_clock
 from tests.integration.test_server import (
     CLOCK,
     RIG,
@@ -144,3 +146,19 @@ async def did(owners, principal, wanted):
             if any(map(wanted, mine)):
                 return mine
             await CLOCK.sleep(0.05)
+
+
+async def test_a_member_of_a_run_follows_its_clock(server, owners):
+    quanta = []
+
+    async def program(testbed):
+        score = await testbed.output("out", [Signal("a")])
+        async for received in testbed.input("rig"):
+            quanta.append(received.batch.seq)
+            await score.publish(testbed.now_ns(), {"a": 1.0})
+
+    reads = {"detector": [test_run_clock.RIG]}
+    async with test_run_clock.on_server(server, owners, reads) as run:
+        await run.play(5, detector=program)
+    assert quanta == [1, 2, 3, 4, 5]
+    assert [quantum for quantum, _, _ in run.outputs] == quanta

@@ -22,6 +22,7 @@ from broker.namespace import StreamAddress, parse
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
 from testbed_sdk.outputs import DOWN, RESEND_AFTER_S, Output
+from testbed_sdk.program_time import WallTime
 
 NOW_NS = 1_800_000_000 * NS_PER_S
 SPEC = StreamSpec(StreamAddress("o", "e", "s"), (Signal("a"),))
@@ -91,6 +92,7 @@ async def running(folder: Path, newest_ns: int | None = None) -> AsyncIterator[B
             source=Source.LIVE,
             ring_bytes=1_000_000,
             newest_before=newest_before,
+            time=WallTime(clock),
         )
         task = tasks.create_task(output.run(), name="output")
         yield Bed(output, clock, broker, recorder, inbox)

@@ -28,6 +28,7 @@ from broker.rights import (
     Scope,
     Span,
 )
+from broker.run_clock import clock_stream
 from broker.streams import Signal, StreamSpec
 from testbed_api.domain import enrolment, passwords, tokens
 from testbed_api.domain.equipment import Equipment
@@ -203,6 +204,10 @@ def _everybody(from_ns: int) -> Iterator[Principal]:
     yield _machine("factory-gateway", "factory", Scope(equipment=RIG.owner), span)
     yield _machine("stranger-gateway", "stranger", Scope(equipment=PRESS.owner), span)
     yield _machine("gone-machine", "company", Scope(reads), span)
+    scored = frozenset({Entry(RUN, SCORE)})
+    clock = frozenset({Entry(RUN, clock_stream("company"))})
+    yield _machine("company-member", "company", Scope(writes=scored), span)
+    yield _machine("company-coordinator", "company", Scope(scored, clock), span)
     yield _machine("factory-expired", "factory", Scope(equipment=RIG.owner), Span(from_ns, from_ns))
     for organisation in ORGANISATIONS:
         yield _machine(f"{SPARE}-{organisation}-machine", organisation, Scope(), span)

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from broker import policy
 from broker.namespace import (
     LIVE,
+    RUN_VERBS,
     STREAM_VERBS,
     AnchorTopic,
     EquipmentAddress,
     MarkTopic,
+    RunTopic,
     StreamAddress,
     StreamTopic,
     Topic,
@@ -24,6 +26,7 @@ WIDE = (
     *("tb1/live/data/#", "tb1/live/data/+/pump-rig/rig", "tb1/live/data/factory/+/rig"),
     *("tb1/live/data/factory/pump-rig/+", "tb1/live/data/factory/pump-rig/#", f"{_RIG_DATA}/#"),
     *("tb1/live/mark/#", "tb1/live/mark/+/+", "tb1/live/anchor/#", "tb1/live/late/#"),
+    *("tb1/+/clock/#", f"tb1/{RUN}/clock/#", f"tb1/{RUN}/ready/+/+"),
 )
 """Filters that cover more than one stream; only the testbed itself may have one."""
 ODD = (
@@ -57,6 +60,8 @@ def topic_of(verb: Verb, stream: StreamAddress, space: str) -> Topic | None:
         return MarkTopic(space, stream.owner)
     if verb is Verb.ANCHOR:
         return AnchorTopic(stream.owner) if space == LIVE else None
+    if verb in RUN_VERBS:
+        return None if space == LIVE else RunTopic(space, verb, stream.owner)
     raise AssertionError(f"no probe knows what a topic of verb {verb} is about")
 
 

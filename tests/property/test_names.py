@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from broker import clock, namespace
 from broker.errors import Invalid
 from broker.namespace import (
+    RUN_VERBS,
     STREAM_VERBS,
     AnchorTopic,
     EquipmentAddress,
     MarkTopic,
+    RunTopic,
     StreamAddress,
     StreamTopic,
 )
@@ -26,7 +28,13 @@ STREAM_TOPICS = st.builds(
     st.builds(StreamAddress, IDS, IDS, IDS),
 )
 EQUIPMENT = st.builds(EquipmentAddress, IDS, IDS)
-TOPICS = STREAM_TOPICS | st.builds(MarkTopic, SPACES, EQUIPMENT) | st.builds(AnchorTopic, EQUIPMENT)
+RUNS = SPACES.filter(lambda space: space != "live")
+TOPICS = (
+    STREAM_TOPICS
+    | st.builds(MarkTopic, SPACES, EQUIPMENT)
+    | st.builds(AnchorTopic, EQUIPMENT)
+    | st.builds(RunTopic, RUNS, st.sampled_from(sorted(RUN_VERBS)), EQUIPMENT)
+)
 
 
 @given(TOPICS)

@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 from broker import namespace, policy
 from broker.namespace import (
+    RUN_VERBS,
     STREAM_VERBS,
     AnchorTopic,
     EquipmentAddress,
     MarkTopic,
+    RunTopic,
     StreamAddress,
     StreamTopic,
     Verb,
@@ -30,10 +32,11 @@ from broker.rights import (
     Scope,
     Span,
 )
+from broker.run_clock import clock_stream
 
 IDS = st.sampled_from(["a", "b"])
 SPACES = st.sampled_from(["live", "run-demo"])
-ADDRESSES = st.builds(StreamAddress, IDS, IDS, IDS)
+ADDRESSES = st.builds(StreamAddress, IDS, IDS, IDS) | st.builds(clock_stream, IDS)
 EQUIPMENT = st.builds(EquipmentAddress, IDS, IDS)
 ENTRIES = st.builds(Entry, SPACES, ADDRESSES)
 SETS = st.frozensets(ENTRIES, max_size=4)
@@ -87,6 +90,7 @@ TOPICS = (
     st.builds(StreamTopic, SPACES, st.sampled_from(sorted(STREAM_VERBS)), ADDRESSES)
     | st.builds(MarkTopic, SPACES, EQUIPMENT)
     | st.builds(AnchorTopic, EQUIPMENT)
+    | st.builds(RunTopic, st.just("run-demo"), st.sampled_from(sorted(RUN_VERBS)), EQUIPMENT)
 )
 TARGETS = TOPICS | ENTRIES | ADDRESSES | EQUIPMENT | IDS | st.none()
 ACTIONS = st.sampled_from(list(Action))
@@ -176,6 +180,17 @@ def test_decision_and_topics_agree_for_a_token_of_some_roles(rights, roles, acti
     narrow = rights.with_roles("p", roles)
     listed = policy.topics(narrow, "p", at_ns).cover(action, str(topic))
     assert policy.decide(narrow, "p", action, topic, at_ns).allowed is listed
+
+
+@given(RIGHTS, MOMENTS)
+def test_a_member_of_a_run_is_told_the_time_by_machines_that_write_the_clock_alone(rights, at_ns):
+    who = rights.principal("p", at_ns)
+    for topic in policy.topics(rights, "p", at_ns).publish:
+        if "/clock/" in topic and who.kind is PrincipalKind.MACHINE:
+            parsed = namespace.parse(topic)
+            if isinstance(parsed, RunTopic):
+                assert Entry(parsed.space, clock_stream(who.organisation)) in who.scope.writes
+                assert parsed.member.organisation == who.organisation
 
 
 @given(RIGHTS, OF_TOKENS, OF_TOKENS)

@@ -9,6 +9,7 @@ from broker.errors import Invalid
 from broker.namespace import (
     AnchorTopic,
     MarkTopic,
+    RunTopic,
     StreamAddress,
     StreamTopic,
     Verb,
@@ -29,6 +30,7 @@ from broker.rights import (
     Scope,
     Span,
 )
+from broker.run_clock import clock_stream
 
 RIG = StreamAddress("factory", "rig", "rig")
 SCORE = StreamAddress("firm", "detector", "score")
@@ -63,6 +65,40 @@ MACHINES = (
         scope=Scope(frozenset({LIVE_RIG}), frozenset({LIVE_SCORE, Entry("live", HIDDEN)})),
     ),
     Principal("builder", "firm", PrincipalKind.MACHINE),
+)
+MEMBER = RunTopic("run-1", Verb.CLOCK, SCORE.owner)
+ANSWER = replace(MEMBER, verb=Verb.READY)
+IN_RUN = Entry("run-1", SCORE)
+RUN_MACHINES = (
+    Principal("member", "firm", PrincipalKind.MACHINE, scope=Scope(writes=frozenset({IN_RUN}))),
+    Principal(
+        "reader",
+        "firm",
+        PrincipalKind.MACHINE,
+        scope=Scope(
+            frozenset({IN_RUN}),
+            frozenset(
+                {
+                    Entry("run-1", StreamAddress("firm", "chained", "score")),
+                    Entry("live", clock_stream("firm")),
+                    Entry("run-2", clock_stream("firm")),
+                    Entry("run-1", clock_stream("factory")),
+                }
+            ),
+        ),
+    ),
+    Principal(
+        "coordinator",
+        "firm",
+        PrincipalKind.MACHINE,
+        scope=Scope(frozenset({IN_RUN}), frozenset({Entry("run-1", clock_stream("firm"))})),
+    ),
+    Principal(
+        "stranger",
+        "factory",
+        PrincipalKind.MACHINE,
+        scope=Scope(frozenset({IN_RUN}), frozenset({Entry("run-1", clock_stream("factory"))})),
+    ),
 )
 RIGHTS = Rights(
     PARTIES,
@@ -209,6 +245,31 @@ def test_exactly_these_may(action, target, expected):
     if action is Action.DESCRIBE and target.stream == "new":
         expected = expected | {"gateway"}
     assert allowed(action, target) == expected | ({"recorder"} if action in SYSTEMS else set())
+
+
+@pytest.mark.parametrize(
+    ("action", "topic", "expected"),
+    [
+        (Action.PUBLISH, MEMBER, {"coordinator"}),
+        (Action.SUBSCRIBE, MEMBER, {"member"}),
+        (Action.PUBLISH, ANSWER, {"member"}),
+        (Action.SUBSCRIBE, ANSWER, {"coordinator"}),
+        (Action.PUBLISH, replace(MEMBER, space="run-2"), set()),
+        (Action.PUBLISH, replace(MEMBER, member=RIG.owner), set()),
+        (Action.SUBSCRIBE, replace(ANSWER, member=RIG.owner), set()),
+    ],
+    ids=row_id,
+)
+def test_the_time_of_a_run_is_set_by_its_coordinator_and_answered_by_its_members_alone(
+    action, topic, expected
+):
+    grant = Grant(8, "factory", IN_RUN, Span())
+    rights = Rights(PARTIES, (*PEOPLE, *MACHINES, *RUN_MACHINES), (grant,))
+    names = [each.id for each in rights.principals]
+    may = {who for who in names if policy.decide(rights, who, action, topic, 0).allowed}
+    assert may == expected
+    listed = {who for who in names if policy.topics(rights, who, 0).cover(action, str(topic))}
+    assert listed == expected
 
 
 def test_the_table_has_every_action_but_the_one_that_is_everybodys():

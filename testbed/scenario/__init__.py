@@ -1,0 +1,1 @@
+"""Scenarios: runs in virtual time, which a coordinator sets."""

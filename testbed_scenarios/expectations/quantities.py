@@ -1,0 +1,141 @@
+"""Numbers with their units as an expectation writes them: `10s`, `80 %`, `0.9 /s`.  Pure.
+
+Each type of a field below takes the text of the file and holds a plain number in one fixed unit.  A
+number without a unit is in that unit already, but a duration always needs its own.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+from broker import time_expressions
+from broker.clock import NS_PER_S
+from broker.errors import Invalid
+
+_NS_PER_MS = NS_PER_S // 1_000
+_DECIMAL = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
+_QUANTITY = re.compile(rf"({_DECIMAL})\s*(.*)", re.ASCII)
+_ZERO = re.compile(r"0+(?:\.0+)?(?:ms|min|m|s|h|d|w)?", re.ASCII)
+
+SHARES: Mapping[str, float] = {"%": 0.01, "1": 1.0}
+BYTES: Mapping[str, float] = {
+    "B": 1.0,
+    "kB": 1e3,
+    "MB": 1e6,
+    "GB": 1e9,
+    "KiB": 2.0**10,
+    "MiB": 2.0**20,
+    "GiB": 2.0**30,
+}
+RATES: Mapping[str, float] = {"/s": 1.0, "Hz": 1.0, "/min": 1 / 60, "/h": 1 / 3_600}
+ENERGIES: Mapping[str, float] = {
+    "J": 1.0,
+    "kJ": 1e3,
+    "MJ": 1e6,
+    "W.s": 1.0,
+    "W.h": 3.6e3,
+    "kW.h": 3.6e6,
+    "MW.h": 3.6e9,
+}
+"""Units of each quantity, by the factor to its first one: 1, B, /s, J."""
+
+
+def duration_ns(text: object) -> int:
+    """Return the ns of a duration such as `250ms`, `10s` or `1h30min`; 0 is one.
+
+    Raises ValueError with a sentence if it is none.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} is no duration; write one with its unit, such as 10s")  # noqa: TRY004 - pydantic wants it
+    if _ZERO.fullmatch(text.strip()):
+        return 0
+    try:
+        return round(time_expressions.seconds(text.strip()) * 1_000) * _NS_PER_MS
+    except Invalid as exc:
+        raise ValueError(str(exc)) from exc
+
+
+def duration_text(time_ns: float) -> str:
+    """Return a duration in words of the file, to three digits behind the point: `2.5s`, `-40ms`."""
+    size_ns = abs(time_ns)
+    if size_ns < NS_PER_S and size_ns:
+        return f"{round(time_ns / _NS_PER_MS, 3):g}ms"
+    return f"{round(time_ns / NS_PER_S, 3):.12g}s"
+
+
+def quantity(text: object, units: Mapping[str, float], example: str) -> float:
+    """Return a number in the first of some units.
+
+    text: a finite number, or a text of one with a unit behind it.  units: factor of each unit.
+    Raises ValueError with a sentence, which ends with the example.
+    """
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        return _finite(float(text), example)
+    match = _QUANTITY.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{text!r} is no number; write one such as {example}")
+    if match[2] and match[2] not in units:
+        known = ", ".join(units)
+        raise ValueError(f"{match[2]!r} is no unit of this number; write one of {known}")
+    return _finite(float(match[1]) * units.get(match[2], 1.0), example)
+
+
+def _finite(number: float, example: str) -> float:
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no finite number; write one such as {example}")
+    return number
+
+
+def _of(units: Mapping[str, float], example: str) -> Callable[[Any], float]:
+    return lambda text: quantity(text, units, example)
+
+
+def _schema(units: Mapping[str, float], description: str) -> WithJsonSchema:
+    names = "|".join(map(re.escape, units))
+    pattern = rf"^[+-]?[0-9.]+([eE][+-]?[0-9]+)?( ?({names}))?$"
+    of_text = {"type": "string", "pattern": pattern}
+    return WithJsonSchema({"anyOf": [{"type": "number"}, of_text], "description": description})
+
+
+Duration = Annotated[
+    int,
+    BeforeValidator(duration_ns),
+    PlainSerializer(lambda time_ns: f"{time_ns // _NS_PER_MS}ms", str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^([0-9]+(\.[0-9]+)?(ms|min|m|s|h|d|w))+$|^0$",
+            "description": "A duration of the run's time with its unit: 250ms, 10s, 5min, 1h30min",
+        }
+    ),
+]
+"""A duration, held in ns."""
+Number = Annotated[float, BeforeValidator(_of({}, "2.5")), WithJsonSchema({"type": "number"})]
+"""A finite number in the unit of the signal that it is about."""
+Share = Annotated[
+    float,
+    BeforeValidator(_of(SHARES, "0.8 or 80 %")),
+    _schema({"%": 0.01}, "A share: 0.8, or 80 %"),
+]
+"""A share, held as a number of which 1 is the whole."""
+Memory = Annotated[
+    float,
+    BeforeValidator(_of(BYTES, "300 MB")),
+    _schema(BYTES, "A size of memory: 300 MB; a number alone is in bytes"),
+]
+"""A size of memory, held in bytes."""
+PerSecond = Annotated[
+    float,
+    BeforeValidator(_of(RATES, "0.9 /s")),
+    _schema(RATES, "A rate: 0.9 /s, 10 Hz or 2 /h; a number alone is per second"),
+]
+"""A rate, held per second."""
+Energy = Annotated[
+    float,
+    BeforeValidator(_of(ENERGIES, "1.5 kW.h")),
+    _schema(ENERGIES, "An energy: 1.5 kW.h or 20 kJ; a number alone is in J"),
+]
+"""An energy, held in J."""
