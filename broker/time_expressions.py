@@ -7,6 +7,7 @@ command line, in a program and at the API, wherever each of them runs.
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from broker import clock
 from broker.clock import DAY_NS, DAY_S, HOUR_S, NS_PER_S
@@ -30,7 +31,12 @@ TIME_FORMS = (
 Time = str | datetime
 """A time: a text in one of TIME_FORMS, or a datetime with a time zone."""
 
+MOST_DURATION_NS = 366 * DAY_NS
+"""Longest duration to a microsecond."""
 _MOST_S = 10_000 * 366 * DAY_S
+_UNIT_NS: Mapping[str, int] = {unit: round(size_s * NS_PER_S) for unit, size_s in UNITS.items()}
+_UNWRITTEN = frozenset({"w", "m"})
+"""Units that are read and not written: 30d is more usual than 4w2d, and m might be a month."""
 _PART = r"(\d+(?:\.\d+)?)(ms|min|m|s|h|d|w)"
 _DURATION = re.compile(f"(?:{_PART})+", re.ASCII)
 _RELATIVE = re.compile(r"(?:now)?\s*([+-])\s*(\S+)", re.ASCII)
@@ -50,6 +56,35 @@ def seconds(text: str) -> float:
     if not 0 < total_s <= _MOST_S:
         raise Invalid(f"{text[:40]!r} is no duration", hint=f"write {DURATION_FORM}")
     return round(total_s, 3)
+
+
+def nanoseconds(text: str) -> int:
+    """Return the nanoseconds of a duration such as 1d12h, 0s or 0.1ms, exactly.
+
+    Raises Invalid for what is finer than a microsecond, which no source has, or longer than
+    MOST_DURATION_NS.
+    """
+    parts = re.findall(_PART, text, re.ASCII) if _DURATION.fullmatch(text[:100]) else []
+    exact_ns = sum(Decimal(number) * _UNIT_NS[unit] for number, unit in parts)
+    if not parts or exact_ns > MOST_DURATION_NS:
+        raise Invalid(f"{text[:40]!r} is no duration", hint=f"write {DURATION_FORM}")
+    if exact_ns % 1_000:
+        raise Invalid(f"{text[:40]!r} is no whole number of microseconds", hint="such as 0.1ms")
+    return int(exact_ns)
+
+
+def duration_text(duration_ns: int) -> str:
+    """Return the text of a duration of whole microseconds in the fewest units, such as 1h30min."""
+    parts, rest_ns = [], duration_ns
+    for unit, size_ns in _UNIT_NS.items():
+        if unit in _UNWRITTEN or unit == "ms":
+            continue
+        number, rest_ns = divmod(rest_ns, size_ns)
+        if number:
+            parts.append(f"{number}{unit}")
+    if rest_ns:
+        parts.append(f"{Decimal(rest_ns) / _UNIT_NS['ms']}ms")
+    return "".join(parts) or "0s"
 
 
 def resolve(time: Time, now_ns: int) -> int:

@@ -25,14 +25,18 @@ class _Place:
     column: int
 
 
-def explained(text: str, error: yaml.YAMLError | RecursionError) -> tuple[int, str]:
-    """The line, counted from 1, and the sentence that says why a text is not YAML."""
+def explained(text: str, error: yaml.YAMLError | RecursionError) -> tuple[tuple[int, int], str]:
+    """Line and column, counted from 1, and the sentence that says why a text is not YAML.
+
+    The column is that of the line's first sign, because the cause may be anywhere behind it.
+    """
     if isinstance(error, yaml.reader.ReaderError):
         line = text.count("\n", 0, error.position) + 1
-        return line, f"the character U+{error.character:04X} stands here; take it out"
+        column = error.position - text.rfind("\n", 0, error.position)
+        return (line, column), f"the character U+{error.character:04X} stands here; take it out"
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         deep = isinstance(error, RecursionError)
-        return 1, "it is nested too deeply" if deep else str(error)
+        return (1, 1), "it is nested too deeply" if deep else str(error)
     mark, lines = error.problem_mark, text.splitlines()
     at = min(mark.line, max(len(lines) - 1, 0))
     place = _Place(lines or [""], at, mark.column)
@@ -44,7 +48,7 @@ def explained(text: str, error: yaml.YAMLError | RecursionError) -> tuple[int, s
         or _indentation(place, error)
         or (at, error.problem or "it cannot be read")
     )
-    return at + 1, sentence
+    return (at + 1, _first_column(place.lines[at])), sentence
 
 
 def _sign(place: _Place, error: yaml.MarkedYAMLError) -> tuple[int, str] | None:
@@ -174,6 +178,10 @@ def _is_read(line: str) -> bool:
 
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip(" "))
+
+
+def _first_column(line: str) -> int:
+    return len(line) - len(line.lstrip()) + 1
 
 
 def _spaces(line: str) -> str:

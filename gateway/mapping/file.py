@@ -74,7 +74,7 @@ def read(text: str, name: str, *, folder: Path = Path()) -> Mapping:
     except ValidationError as exc:
         mistakes += document.mistakes_of(exc, _fields_at, _HINTS)
     else:
-        mistakes += [(document.lines[path], sentence) for path, sentence in _misplaced(form)]
+        mistakes += [(document.key_position(path), sentence) for path, sentence in _misplaced(form)]
     if mistakes:
         raise yaml_document.listed(name, mistakes, document="mapping")
     return _mapping(form, folder)

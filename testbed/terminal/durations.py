@@ -4,10 +4,8 @@ import typer
 
 from broker import time_expressions
 from broker.errors import Invalid
-from broker.time_expressions import UNITS
 
-_UNWRITTEN = frozenset({"w", "m"})
-"""Units that are read and not written: 30d is more usual than 4w2d, and m might be a month."""
+MS_NS = 1_000_000
 
 
 def seconds(text: str | float) -> float:
@@ -25,12 +23,4 @@ def seconds(text: str | float) -> float:
 
 def text_of(duration_s: float) -> str:
     """A duration in the fewest units: 2592000 is 30d, 5400 is 1h30min."""
-    parts, rest = [], round(duration_s, 3)
-    for unit, size_s in UNITS.items():
-        if unit in _UNWRITTEN:
-            continue
-        number = int(round(rest / size_s, 6))
-        if number:
-            parts.append(f"{number}{unit}")
-            rest = round(rest - number * size_s, 3)
-    return "".join(parts) or "0s"
+    return time_expressions.duration_text(round(duration_s * 1_000) * MS_NS)

@@ -486,7 +486,7 @@ def test_the_text_of_a_mapping_with_a_wrong_key(text_of, tmp_path):
     assert code == 2
     assert text == (
         "error: 1 mistake in the mapping:\n"
-        "  rig.yaml:14: streams.rig.triger: there is no such field; did you mean 'trigger'?\n"
+        "  rig.yaml:14:5: streams.rig.triger: there is no such field; did you mean 'trigger'?\n"
     )
 
 

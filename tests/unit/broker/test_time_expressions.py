@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from broker import time_expressions
-from broker.clock import NS_PER_S, ns_of
+from broker.clock import DAY_NS, NS_PER_S, ns_of
 from broker.errors import Invalid
 from broker.time_expressions import TIME_FORMS
 
@@ -97,3 +97,40 @@ def test_what_is_neither_a_text_nor_a_datetime_is_refused_with_the_forms(value):
     with pytest.raises(Invalid, match="is not an instant: it is of type") as refused:
         time_expressions.resolve(value, NOW)
     assert TIME_FORMS in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "duration_ns"),
+    [
+        ("0s", 0),
+        ("250ms", 250_000_000),
+        ("0.1ms", 100_000),
+        ("0.001ms", 1_000),
+        ("3.333ms", 3_333_000),
+        ("1h30min", 5_400_000_000_000),
+        ("1d12h", 129_600_000_000_000),
+    ],
+)
+def test_a_duration_is_exact_to_a_microsecond(text, duration_ns):
+    assert time_expressions.nanoseconds(text) == duration_ns
+    assert time_expressions.nanoseconds(time_expressions.duration_text(duration_ns)) == duration_ns
+
+
+@pytest.mark.parametrize("text", ["", "10", "s", "-1s", "1 s", "0.0001ms", "400d", "9" * 1_000])
+def test_a_text_that_is_no_exact_duration_is_refused(text):
+    with pytest.raises(Invalid, match=r"is no (duration|whole number of microseconds)"):
+        time_expressions.nanoseconds(text)
+
+
+@pytest.mark.parametrize(
+    ("duration_ns", "text"),
+    [
+        (0, "0s"),
+        (100_000, "0.1ms"),
+        (1_000, "0.001ms"),
+        (90_250_000_000, "1min30s250ms"),
+        (30 * DAY_NS, "30d"),
+    ],
+)
+def test_a_duration_is_written_in_the_fewest_units(duration_ns, text):
+    assert time_expressions.duration_text(duration_ns) == text

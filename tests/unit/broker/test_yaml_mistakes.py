@@ -66,4 +66,8 @@ MISTAKES = [
 def test_a_usual_mistake_is_said_in_our_words(text: str, line: int, sentence: str) -> None:
     with pytest.raises(Invalid) as refused:
         yaml_document.parse(text, "f.yaml", holds="pump file", example="name: p1")
-    assert refused.value.message == f"f.yaml:{line}: this is not YAML: {sentence}"
+    refused_line = text.splitlines()[line - 1]
+    column = len(refused_line) - len(refused_line.lstrip()) + 1
+    if (strange := refused_line.find("\x07")) >= 0:
+        column = strange + 1
+    assert refused.value.message == f"f.yaml:{line}:{column}: this is not YAML: {sentence}"

@@ -1,0 +1,178 @@
+"""Checks of a scenario's timeline: names, units, moments, and faults that overlap themselves."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from testbed_scenarios import quantities
+from testbed_scenarios.catalogue import EquipmentFacts, Path
+from testbed_scenarios.findings import Finding, of_range, of_unit, unknown
+from testbed_scenarios.model import FmuEquipment, ModelEquipment, Scenario
+from testbed_scenarios.quantities import Amount
+from testbed_scenarios.timeline_model import (
+    FaultDraw,
+    InputStep,
+    LinkFault,
+    LinkFaultKind,
+    ModelFault,
+    ServerRestart,
+    SignalFault,
+    SignalFaultKind,
+)
+
+Facts = Mapping[str, EquipmentFacts]
+
+
+def findings(scenario: Scenario, facts: Facts) -> Iterator[Finding]:
+    """Everything wrong with the timeline, entry by entry, then across entries."""
+    for index, entry in enumerate(scenario.timeline):
+        path = ("timeline", str(index))
+        yield from _of_moments(scenario, path, entry)
+        match entry:
+            case ModelFault():
+                yield from _of_model_fault(scenario, facts, path, entry.on, entry.fault)
+            case SignalFault():
+                yield from _of_signal(scenario, facts, (*path, "on"), entry.on)
+                yield from _of_amount(facts, path, entry.on, entry.by)
+            case LinkFault():
+                yield from _of_target(scenario, (*path, "on"), entry.on)
+            case FaultDraw():
+                yield from _of_draw(scenario, facts, path, entry)
+            case InputStep():
+                yield from _of_step(scenario, facts, path, entry)
+            case ServerRestart():
+                pass
+    yield from _overlaps(scenario)
+
+
+def _of_moments(scenario: Scenario, path: Path, entry: object) -> Iterator[Finding]:
+    """Findings about moments outside the scenario."""
+    end = quantities.time_text(scenario.duration_ns)
+    for field, alias in (("from_ns", "from"), ("at_ns", "at"), ("to_ns", "to")):
+        moment_ns = getattr(entry, field, None)
+        if moment_ns is None:
+            continue
+        last_ns = scenario.duration_ns if alias == "to" else scenario.duration_ns - 1
+        if moment_ns > last_ns:
+            moment = quantities.time_text(moment_ns)
+            sentence = f"{moment} is outside the scenario, which ends at {end}"
+            yield Finding((*path, alias), sentence)
+            return
+
+
+def _of_target(scenario: Scenario, path: Path, name: str) -> Iterator[Finding]:
+    if name in scenario.prototypes:
+        yield Finding(path, f"{name!r} is a prototype; faults are on equipment")
+    elif name not in scenario.equipment:
+        yield Finding(path, unknown(f"there is no equipment {name!r}", name, scenario.equipment))
+
+
+def _of_model_fault(
+    scenario: Scenario, facts: Facts, path: Path, on: str, fault: str, field: Path = ("fault",)
+) -> Iterator[Finding]:
+    if on not in scenario.equipment:
+        yield from _of_target(scenario, (*path, "on"), on)
+    elif on in facts and fault not in facts[on].faults:
+        at = (*path, *field)
+        if fault in set(SignalFaultKind):
+            yield Finding(at, f"{fault} is a fault of a signal; write on: {on}/SIGNAL")
+            return
+        equipment = scenario.equipment[on]
+        model = equipment.model if isinstance(equipment, ModelEquipment) else on
+        known = {*facts[on].faults, *LinkFaultKind} if facts[on].faults else set(LinkFaultKind)
+        hint = "" if facts[on].faults else "; only a model has faults of its own"
+        yield Finding(at, unknown(f"{model} has no fault {fault!r}{hint}", fault, known))
+
+
+def _of_signal(scenario: Scenario, facts: Facts, path: Path, on: str) -> Iterator[Finding]:
+    stream, name = quantities.signal_parts(on)
+    equipment = stream.partition("/")[0]
+    if stream not in scenario.equipment:
+        yield from _of_target(scenario, path, equipment)
+    elif stream in facts:
+        signals = [signal.name for signal in facts[stream].signals]
+        if name not in signals:
+            yield Finding(path, unknown(f"{stream} has no signal {name!r}", name, signals))
+
+
+def _of_amount(facts: Facts, path: Path, on: str, amount: Amount | None) -> Iterator[Finding]:
+    stream, name = quantities.signal_parts(on)
+    if amount is None or stream not in facts:
+        return
+    for signal in facts[stream].signals:
+        if signal.name == name:
+            yield from of_unit((*path, "by"), amount, signal.unit, name)
+
+
+def _of_draw(scenario: Scenario, facts: Facts, path: Path, entry: FaultDraw) -> Iterator[Finding]:
+    if "/" in entry.on:
+        yield from _of_signal(scenario, facts, (*path, "on"), entry.on)
+        yield from _of_amount(facts, path, entry.on, entry.by)
+    else:
+        for index, fault in enumerate(entry.draw):
+            field = ("draw", str(index))
+            yield from _of_model_fault(scenario, facts, path, entry.on, fault, field)
+    end_ns = scenario.duration_ns if entry.to_ns is None else entry.to_ns
+    if entry.from_ns < end_ns < entry.from_ns + entry.every_ns:
+        every, span = map(quantities.time_text, (entry.every_ns, end_ns - entry.from_ns))
+        sentence = f"{every} does not fit into the {span} of this draw, so there is no fault"
+        yield Finding((*path, "every"), f"{sentence}; make it shorter")
+
+
+def _of_step(scenario: Scenario, facts: Facts, path: Path, entry: InputStep) -> Iterator[Finding]:
+    name, input_name = quantities.signal_parts(entry.set)
+    equipment = scenario.equipment.get(name)
+    if equipment is None:
+        yield from _of_target(scenario, (*path, "set"), name)
+        return
+    if not isinstance(equipment, ModelEquipment | FmuEquipment):
+        yield Finding((*path, "set"), f"{name} is played back and has no inputs")
+        return
+    if isinstance(equipment.inputs.get(input_name), str):
+        fed = equipment.inputs[input_name]
+        yield Finding((*path, "set"), f"this input is fed by {fed}; leave one of both out")
+    if name not in facts:
+        return
+    if input_name not in facts[name].inputs:
+        sentence = f"{name} has no input {input_name!r}"
+        yield Finding((*path, "set"), unknown(sentence, input_name, facts[name].inputs))
+        return
+    fact = facts[name].inputs[input_name]
+    yield from of_range((*path, "value"), entry.value, fact, input_name)
+
+
+# --- faults that overlap themselves --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Occupied:
+    """A span in which an entry has a fault, or may have it."""
+
+    from_ns: int
+    to_ns: int
+    index: int
+
+
+def _overlaps(scenario: Scenario) -> Iterator[Finding]:
+    """Findings about the same fault at the same place twice at once: it has it or not."""
+    by_fault: dict[tuple[str, str], list[_Occupied]] = {}
+    for index, entry in enumerate(scenario.timeline):
+        if isinstance(entry, ServerRestart | InputStep):
+            continue
+        to_ns = scenario.duration_ns if entry.to_ns is None else entry.to_ns
+        kinds = entry.draw if isinstance(entry, FaultDraw) else (entry.fault,)
+        for kind in sorted(set(kinds)):
+            occupied = _Occupied(entry.from_ns, to_ns, index)
+            by_fault.setdefault((kind, entry.on), []).append(occupied)
+    for (kind, on), spans in sorted(by_fault.items()):
+        ordered = sorted(spans, key=lambda span: (span.from_ns, span.index))
+        latest = ordered[0]
+        for span in ordered[1:]:
+            if span.from_ns < latest.to_ns:
+                first, second = sorted((latest.index, span.index))
+                begin = quantities.time_text(span.from_ns)
+                yield Finding(
+                    ("timeline", str(second)),
+                    f"{kind} on {on} overlaps with that of timeline.{first} from {begin} on; move"
+                    " one of them",
+                )
+            latest = max(latest, span, key=lambda each: each.to_ns)
