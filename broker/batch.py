@@ -136,6 +136,13 @@ class Wide:  # noqa: PLW1641 - columns have no hash
         for name, values in self.values.items():
             yield name, Series(self.time_ns, values, self.quality.get(name, good))
 
+    def of(self, signal: str) -> Iterator[Series]:
+        """Yield the samples of one signal, if it has a column."""
+        if signal in self.values:
+            quality = self.quality.get(signal)
+            good = np.zeros(len(self.time_ns), np.uint8) if quality is None else quality
+            yield Series(self.time_ns, self.values[signal], good)
+
     def __len__(self) -> int:
         return len(self.time_ns) * len(self.values)
 
@@ -178,6 +185,10 @@ class Long:  # noqa: PLW1641 - columns have no hash
             column = values[start:end].astype(NUMPY[self.dtypes[at]], copy=False)
             yield self.names[at], Series(time_ns[start:end], column, quality[start:end])
             start = end
+
+    def of(self, signal: str) -> Iterator[Series]:
+        """Yield the samples of one signal, if there are any."""
+        return (series for name, series in self.series() if name == signal)
 
     def __len__(self) -> int:
         return len(self.time_ns)
@@ -237,7 +248,7 @@ class Batch:
 
     def __getitem__(self, signal: str) -> Series:
         """All samples of one signal, in the order of the frames; empty if the batch has none."""
-        pieces = [series for name, series in self.series() if name == signal]
+        pieces = [series for frame in self.frames for series in frame.of(signal)]
         if not pieces:
             return Series(np.empty(0, np.int64), np.empty(0), np.empty(0, np.uint8))
         return Series(*(np.concatenate(columns) for columns in zip(*pieces, strict=True)))

@@ -21,7 +21,7 @@ class Waiter:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class ArrivedBatch:
     """A batch that arrived, with the numbers of its message; content: None if nobody can read it.
 
     epoch, seq: None where its publisher does not number.
@@ -51,33 +51,43 @@ class Feed:
         self.waiters: deque[Waiter] = deque()
         self.failure: Exception | None = None
         self._capacity = capacity
-        self._arrived: deque[Arrival] = deque()
+        self._arrived: deque[ArrivedBatch] = deque()
         self._newest: dict[str, int] = {}
         """The greatest number that arrived, by epoch."""
+        self._lost: dict[str, int] = {}
+        """The last number that was left out, by epoch."""
         self._named: dict[str, int] = {}
         """The last number that a tick has named, by epoch."""
-        self._readable: deque[Arrival] = deque()
+        self._readable: deque[ArrivedBatch] = deque()
 
-    def arrive(self, arrival: Arrival) -> None:
+    def arrive(self, arrival: ArrivedBatch) -> None:
         """Add a batch that arrived; it waits for its tick."""
         self._arrived.append(arrival)
         if arrival.epoch is not None and arrival.seq is not None:
-            self._newest[arrival.epoch] = max(arrival.seq, self._newest.get(arrival.epoch, 0))
+            newest = self._newest.get(arrival.epoch, arrival.seq - 1)
+            if arrival.seq > newest + 1:
+                self._lost[arrival.epoch] = arrival.seq - 1
+            self._newest[arrival.epoch] = max(arrival.seq, newest)
 
     def name(self, last: Positions) -> bool:
         """Note the last batches of a quantum, and return whether there are any for this input."""
         self._named |= last.get(self.address, {})
         return self.address in last
 
-    def missing(self) -> dict[str, int]:
-        """The named batches that have not arrived: epoch -> the last of them."""
+    def awaited(self) -> dict[str, int]:
+        """The named batches that may arrive still: epoch -> the last of them."""
         return {
             epoch: seq for epoch, seq in self._named.items() if self._newest.get(epoch, 0) < seq
         }
 
-    def due(self) -> Iterator[Arrival]:
+    def missing(self) -> dict[str, int]:
+        """The batches that did not arrive, once nobody waits for them any more."""
+        lost, self._lost = self._lost, {}
+        return lost | self.awaited()
+
+    def due(self) -> Iterator[ArrivedBatch]:
         """Take the batches that arrived and were named, in order; those without a number too."""
-        later: deque[Arrival] = deque()
+        later: deque[ArrivedBatch] = deque()
         while self._arrived:
             arrival = self._arrived.popleft()
             if arrival.seq is None or arrival.seq <= self._named.get(arrival.epoch or "", 0):
@@ -86,7 +96,7 @@ class Feed:
                 later.append(arrival)
         self._arrived = later
 
-    def release(self, arrival: Arrival) -> Waiter | None:
+    def release(self, arrival: ArrivedBatch) -> Waiter | None:
         """Let the program read a batch; returns the waiting reader, which is to be woken."""
         while len(self._readable) >= self._capacity:
             self._readable.popleft()
@@ -98,7 +108,7 @@ class Feed:
         self.failure = failure
         return self._reader()
 
-    def take(self) -> Arrival | None:
+    def take(self) -> ArrivedBatch | None:
         """The next batch that may be read, None if there is none; raises the input's error."""
         if self._readable:
             return self._readable.popleft()

@@ -16,7 +16,7 @@ from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress, StreamTopic, Verb
 from broker.streams import StreamSpec
 from testbed_sdk import history, table
-from testbed_sdk.feed import Arrival, Feed
+from testbed_sdk.feed import ArrivedBatch, Feed
 from testbed_sdk.run_member import RunMember
 from testbed_sdk.table import LastSample, LastSamples, SignalColumn, Tabular
 
@@ -211,7 +211,7 @@ class Input:
         except (Refused, Unavailable):
             raise refusal from None
 
-    async def _next_arrival(self) -> Arrival | None:
+    async def _next_arrival(self) -> ArrivedBatch | None:
         """The next batch, None for a message that is none."""
         inbox = await self.open()
         if self._member is not None and self._feed is not None:
@@ -232,7 +232,7 @@ class Input:
         except (Refused, Unavailable) as exc:
             member.fail(feed, exc)
 
-    async def _read(self, message: client.Message) -> Arrival | None:
+    async def _read(self, message: client.Message) -> ArrivedBatch | None:
         topic = namespace.parse(message.topic)
         try:
             if isinstance(topic, StreamTopic) and topic.verb is Verb.SPEC:
@@ -250,7 +250,7 @@ class Input:
             batch, misfits = codec.fit(document, spec)
         except Corrupt as exc:
             log.warning("message was set aside", topic=message.topic, reason=str(exc))
-            return Arrival(document.epoch, document.seq, None)
+            return ArrivedBatch(document.epoch, document.seq, None)
         for misfit in misfits[:1]:
             log.warning(
                 "samples did not fit",
@@ -258,9 +258,9 @@ class Input:
                 count=len(misfits),
                 first=misfit.reason,
             )
-        return Arrival(document.epoch, document.seq, (batch, spec))
+        return ArrivedBatch(document.epoch, document.seq, (batch, spec))
 
-    def _received(self, arrival: Arrival) -> Received | None:
+    def _received(self, arrival: ArrivedBatch) -> Received | None:
         """The batch as the program gets it; None for one that it had, or that nobody can read."""
         before = self._last
         missed, is_repeated = self._check_number(arrival.epoch, arrival.seq)

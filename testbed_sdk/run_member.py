@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import structlog
 
@@ -17,7 +18,7 @@ from broker.errors import Corrupt, Invalid, Unavailable
 from broker.namespace import EquipmentAddress, RunTopic, StreamAddress, Verb
 from broker.run_clock import JOIN, Positions, Ready, Tick
 from testbed_sdk import workers
-from testbed_sdk.feed import Arrival, Feed, Waiter
+from testbed_sdk.feed import ArrivedBatch, Feed, Waiter
 from testbed_sdk.workers import Worker
 
 ASK_AGAIN_S = 0.5
@@ -28,6 +29,8 @@ REPORT_AFTER = 0.5
 """Part of that time after which the coordinator hears where the program works still."""
 LOOK_AGAIN_S = 0.005
 """Real time after which a program at work is looked at again: not every end of work is noticed."""
+MOST_LOOKS = 20
+"""Looks at a task that goes on and on without the SDK, before the processor is left to others."""
 QUIET_TURNS = 3
 """Turns of the event loop in which nothing happens before the program is taken to wait."""
 
@@ -104,6 +107,8 @@ class RunMember:
         self._calls: Counter[str] = Counter()
         self._waiting: set[Worker] = set()
         self._working: set[Worker] = set()
+        self._followed: set[asyncio.Task[Any]] = set()
+        """Tasks whose end is noticed."""
         self._activity = 0
         self._changed = asyncio.Event()
         self._joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -169,7 +174,7 @@ class RunMember:
         """Run what fills a feed, until the connection ends."""
         self._tasks.create_task(pump, name=name)
 
-    def arrive(self, feed: Feed, arrival: Arrival) -> None:
+    def arrive(self, feed: Feed, arrival: ArrivedBatch) -> None:
         """Add a batch that arrived to a feed."""
         feed.arrive(arrival)
         self._changed.set()
@@ -178,7 +183,7 @@ class RunMember:
         """End a feed with an error, which its reader gets."""
         self._wake(feed.fail(failure))
 
-    async def read(self, feed: Feed) -> Arrival:
+    async def read(self, feed: Feed) -> ArrivedBatch:
         """The next batch of a feed, once the time has reached it; raises the feed's error."""
         while (arrival := feed.take()) is None:
             with self._waits() as waiter:
@@ -215,7 +220,7 @@ class RunMember:
         raise Unavailable(
             f"no coordinator set the clock of {self._space} for {self._address}"
             f" within {within_s:g} s",
-            hint="TESTBED_CLOCK=run is for programs that `testbed run` starts; leave it out to"
+            hint="TESTBED_CLOCK=run is for programs that a scenario starts; leave it out to"
             " follow the machine's clock",
         )
 
@@ -266,7 +271,7 @@ class RunMember:
         ]
         with suppress(TimeoutError):
             async with asyncio.timeout(tick.within_s * ARRIVALS_WITHIN):
-                while any(feed.missing() for feed in named):
+                while any(feed.awaited() for feed in named):
                     self._changed.clear()
                     await self._changed.wait()
         return {feed.address: missing for feed in named if (missing := feed.missing())}
@@ -282,7 +287,7 @@ class RunMember:
                 self.newest_ns[feed.address] = max(before_ns, newest_ns)
             self._put(time_ns, self._releasing(feed, arrival), is_batch=True)
 
-    def _releasing(self, feed: Feed, arrival: Arrival) -> Callable[[], None]:
+    def _releasing(self, feed: Feed, arrival: ArrivedBatch) -> Callable[[], None]:
         return lambda: self._wake(feed.release(arrival))
 
     def _at(self, duration_s: float, happen: Callable[[], None]) -> _Due:
@@ -319,14 +324,15 @@ class RunMember:
     def _works(self, worker: Worker | None) -> None:
         if worker is not None:
             self._waiting.discard(worker)
-            if worker not in self._working:
-                self._working.add(worker)
-                if isinstance(worker, asyncio.Task):
-                    worker.add_done_callback(self._ended)
+            self._working.add(worker)
+            if isinstance(worker, asyncio.Task) and worker not in self._followed:
+                self._followed.add(worker)
+                worker.add_done_callback(self._ended)
         self._note()
 
-    def _ended(self, worker: Worker) -> None:
+    def _ended(self, worker: asyncio.Task[Any]) -> None:
         self._working.discard(worker)
+        self._followed.discard(worker)
         self._note()
 
     def _note(self) -> None:
@@ -335,30 +341,35 @@ class RunMember:
 
     async def _settle(self) -> None:
         """Return once the program waits: nothing of it works, or is about to."""
-        own = asyncio.current_task()
+        looks = 0
         while True:
             before = self._activity
             for _ in range(QUIET_TURNS):
                 self._changed.clear()
                 await self._machine.sleep(0)
-            is_quiet = self._activity == before and not self._at_work()
-            if is_quiet and not any(
-                workers.is_runnable(task) for task in asyncio.all_tasks() if task is not own
-            ):
-                return
-            if self._activity == before and not is_quiet:
-                await self._pause()
+            if self._activity != before:
+                looks = 0
+                continue
+            place = self._at_work()
+            if not place:
+                runnable = workers.runnable_beside()
+                if runnable is None:
+                    return
+                looks += 1
+                if looks <= MOST_LOOKS:
+                    continue
+                place = workers.place_of(runnable)
+            await self._pause(place)
 
-    async def _pause(self) -> None:
-        """Wait for a change of the program's work, and tell the coordinator if it takes long."""
+    async def _pause(self, place: str) -> None:
+        """Wait for a change of the program's work, and report the place of it if it takes long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_AGAIN_S):
                 await self._changed.wait()
         passed_ns = self._machine.monotonic_ns() - self._began_ns
-        tick = self._tick
-        if tick is None or self._is_reported:
+        if self._tick is None or self._is_reported:
             return
-        if passed_ns > tick.within_s * REPORT_AFTER * NS_PER_S and (place := self._at_work()):
+        if passed_ns > self._tick.within_s * REPORT_AFTER * NS_PER_S:
             self._is_reported = True
             with suppress(Unavailable):
                 await self._publish(replace(self._ready(), busy=place))

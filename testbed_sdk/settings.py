@@ -50,7 +50,7 @@ class PrototypeSettings(Settings):
     clock: ClockSetting = Field(
         default=ClockSetting.WALL,
         description="clock of `now`, `sleep` and `timeout`: wall, the machine's; or run, that of"
-        " the run in the space, as `testbed run` sets it",
+        " the run in the space, as a scenario sets it",
     )
 
     @field_validator("inputs", "outputs", mode="before")

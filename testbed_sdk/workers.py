@@ -40,6 +40,14 @@ def is_runnable(task: asyncio.Task[Any]) -> bool:
     return not task.done() and (waited is None or waited.done())
 
 
+def runnable_beside() -> asyncio.Task[Any] | None:
+    """Another task of the loop that will go on in a turn of it, None if all wait."""
+    own = asyncio.current_task()
+    return next(
+        (task for task in asyncio.all_tasks() if task is not own and is_runnable(task)), None
+    )
+
+
 def has_work(worker: Worker, waiting: Iterable[Worker]) -> bool:
     """Whether a task or thread works, or waits for something outside of the program's tasks.
 
@@ -55,7 +63,7 @@ def has_work(worker: Worker, waiting: Iterable[Worker]) -> bool:
     if waited is None or waited.done():
         return True
     others = list(_tasks_in(waited))
-    frames = [frame for frame in _frames(worker) if frame is not None]
+    frames = list(_frames(worker))
     if not others and frames and frames[-1].f_code.co_filename.startswith(_ASYNCIO):
         if frames[-1].f_code.co_filename in _AMONG_TASKS:
             return False
@@ -72,8 +80,8 @@ def place_of(worker: Worker) -> str:
     where = ""
     if own:
         file = Path(own[-1].f_code.co_filename).name
-        where = f" at {file}:{own[-1].f_lineno}, in {own[-1].f_code.co_name}"
-    return f"its {kind} {name!r}{where}"
+        where = f", at {file}:{own[-1].f_lineno}, in {own[-1].f_code.co_name}"
+    return f"its {kind} {name!r} is at work{where}"
 
 
 def _tasks_in(value: object) -> Iterator[asyncio.Task[Any]]:

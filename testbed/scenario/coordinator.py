@@ -16,7 +16,7 @@ from broker.namespace import EquipmentAddress, RunTopic, StreamAddress, StreamTo
 from broker.process import tasks
 from broker.run_clock import JOIN, Ready, Tick
 from testbed.scenario.clock_statistics import ClockStatistics
-from testbed.scenario.member_order import Member, MemberOrder
+from testbed.scenario.member_order import ClockMember, MemberOrder
 
 OUTPUTS_WITHIN_S = 10.0
 """Real time for what a member has published, and the broker has, to arrive here."""
@@ -59,7 +59,7 @@ class _Seat:
     is struck off.
     """
 
-    member: Member
+    member: ClockMember
     is_off: bool = False
     has_asked: bool = False
     busy: str = ""
@@ -89,7 +89,7 @@ class Coordinator:
     def __init__(  # noqa: PLR0913 - the parts of a run, by name
         self,
         space: str,
-        members: Sequence[Member],
+        members: Sequence[ClockMember],
         *,
         bus: client.Bus,
         clock: Clock,
@@ -407,7 +407,7 @@ class Coordinator:
 @asynccontextmanager
 async def open(  # noqa: A001, PLR0913 - `coordinator.open` says what it does; the parts by name
     space: str,
-    members: Sequence[Member],
+    members: Sequence[ClockMember],
     *,
     bus: client.Bus,
     clock: Clock,

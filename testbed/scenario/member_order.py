@@ -7,7 +7,7 @@ from broker.namespace import EquipmentAddress, StreamAddress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class ClockMember:
     """A prototype that takes part in a run's clock.
 
     name: in the scenario.  address: of its deployment, which publishes its outputs.  inputs: the
@@ -19,7 +19,7 @@ class Member:
     inputs: frozenset[StreamAddress]
     answers_within_s: float = 10.0
 
-    def reads(self, other: "Member") -> bool:
+    def reads(self, other: "ClockMember") -> bool:
         """Whether it reads an output of another member."""
         return any(stream.owner == other.address for stream in self.inputs)
 
@@ -32,16 +32,16 @@ class MemberOrder:
     `is_forward` says so; by others, as in a circle, in the next one.
     """
 
-    levels: tuple[tuple[Member, ...], ...]
+    levels: tuple[tuple[ClockMember, ...], ...]
     forward: frozenset[tuple[EquipmentAddress, EquipmentAddress]]
 
     @classmethod
-    def of(cls, members: Sequence[Member]) -> "MemberOrder":
+    def of(cls, members: Sequence[ClockMember]) -> "MemberOrder":
         """Order members by what they read of each other; a circle begins at its first member."""
         rest = list(members)
         level_of: dict[EquipmentAddress, int] = {}
         forward: set[tuple[EquipmentAddress, EquipmentAddress]] = set()
-        placed: list[Member] = []
+        placed: list[ClockMember] = []
         while rest:
             free = [
                 member

@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from broker import codec, messages
+from broker import codec, messages, run_clock
 from broker.batch import BAD, Batch, Long, Wide
 from broker.responses.streams import HistoryResponse
 from broker.streams import StreamSpec
@@ -59,6 +59,11 @@ def test_mark_and_health_are_messages_that_are_read() -> None:
     assert messages.decode_mark(mark).streams[RIG.stream]
     (health,) = documents("messages.md", "Health")
     assert messages.decode_health(health).alarms == ()
+
+
+def test_a_tick_and_its_answer_are_messages_that_are_read() -> None:
+    tick, ready = documents("messages.md", "The clock of a run")
+    assert run_clock.decode_tick(tick).quantum == run_clock.decode_ready(ready).quantum
 
 
 def test_the_history_is_one_of_the_rig() -> None:

@@ -25,7 +25,7 @@ from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
 from testbed.scenario import coordinator
 from testbed.scenario.coordinator import Coordinator, NoAnswer
-from testbed.scenario.member_order import Member
+from testbed.scenario.member_order import ClockMember
 from testbed_sdk import PrototypeSettings, connect, connect_sync
 from testbed_sdk.connection import Testbed
 from testbed_sdk.program_time import ClockSetting
@@ -150,7 +150,7 @@ async def on_server(
         async with coordinator.open(
             SPACE,
             [
-                Member(
+                ClockMember(
                     name=name,
                     address=out(name).owner,
                     inputs=frozenset(inputs),

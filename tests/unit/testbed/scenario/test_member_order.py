@@ -3,12 +3,12 @@
 import pytest
 
 from broker.namespace import EquipmentAddress, StreamAddress
-from testbed.scenario.member_order import Member, MemberOrder
+from testbed.scenario.member_order import ClockMember, MemberOrder
 
 
 def member(name, *reads):
     inputs = frozenset(StreamAddress("o", each, "out") for each in reads)
-    return Member(name=name, address=EquipmentAddress("o", name), inputs=inputs)
+    return ClockMember(name=name, address=EquipmentAddress("o", name), inputs=inputs)
 
 
 def order(*members):
