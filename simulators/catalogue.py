@@ -4,15 +4,20 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 
-from simulators.models import conveyor_line, press, pump_rig
+from simulators.models import cnc_spindle, conveyor_line, press, pump_rig, robot_cell
 from simulators.parameters import unknown
 from simulators.stepped import ModelInfo
 
 __all__ = ["MODELS", "ModelInfo", "kinds_of", "model"]
 
-MODELS: Mapping[str, ModelInfo] = MappingProxyType(
-    {info.name: info for info in (pump_rig.MODEL, press.MODEL, conveyor_line.MODEL)}
+_ALL = (
+    pump_rig.MODEL,
+    press.MODEL,
+    robot_cell.MODEL,
+    conveyor_line.MODEL,
+    cnc_spindle.MODEL,
 )
+MODELS: Mapping[str, ModelInfo] = MappingProxyType({info.name: info for info in _ALL})
 
 
 def model(name: str) -> ModelInfo:
