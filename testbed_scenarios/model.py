@@ -133,7 +133,7 @@ def _has_one(tags: dict[str, str], noun: str) -> BeforeValidator:
         if isinstance(value, ScenarioPart):
             return value
         if not isinstance(value, dict):
-            raise ValueError(f"it holds fields: {names}, …")  # noqa: TRY004 - pydantic wants it
+            raise ValueError(f"it holds fields: {names}, …")
         given = [name for name in tags if name in value]
         if not given:
             raise ValueError(f"say which {noun} this is: {names}")

@@ -36,7 +36,7 @@ def reading(parse: Callable[[str], object], *types: type) -> BeforeValidator:
             return value
         if not isinstance(value, str):
             unit = "; write it with its unit, such as 10s" if isinstance(value, int | float) else ""
-            raise ValueError(f"it must be a text, not {value!r}{unit}")  # noqa: TRY004 - pydantic wants it
+            raise ValueError(f"it must be a text, not {value!r}{unit}")
         try:
             return parse(value.strip())
         except BedError as exc:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
-    *("broker", "gateway", "simulators", "testbed"),
-    *("testbed_api", "testbed_scenarios", "testbed_sdk"),
+    *("broker", "gateway", "simulators"),
+    *("testbed", "testbed_api", "testbed_scenarios", "testbed_sdk"),
 )
 FOLDERS = (*PACKAGES, ".ci", "benchmarks", "docs", "examples", "tests")
 

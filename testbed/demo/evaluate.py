@@ -27,6 +27,7 @@ from testbed.demo.rating import Rating
 from testbed.demo.result import DemoResult
 from testbed.demo.verdict import Counters
 from testbed.processes.program_end import PrototypeOutcome
+from testbed_scenarios import detection
 from testbed_sdk import History
 from testbed_sdk.connection import Testbed
 
@@ -65,7 +66,7 @@ async def evaluate(stage: Stage, observer: Testbed, measured: Measured, clock: C
         counters=await _counters(stage, samples, rig),
         latency_ms=_percentiles(measured.latencies_s),
         rating=Rating(
-            detection=verdict.detection(truth, labelled),
+            detection=detection.by_label(truth, labelled),
             has_labels=bool(truth),
             rows_played=len(times),
             rows_answered=published.matching,

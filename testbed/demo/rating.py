@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from testbed.demo.verdict import Detection
+from testbed_scenarios.detection import Detection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,13 @@ from broker.namespace import StreamAddress
 from simulators import catalogue, ledger
 from testbed.client import api
 from testbed.client.history import TIMEOUT_S
-from testbed.demo import labels, verdict
+from testbed.demo import labels
 from testbed.demo.outcome import COMPARABLE
 from testbed.demo.plan import ANOMALY
 from testbed.demo.rating import Rating
 from testbed.terminal.run import Exit
 from testbed.terminal.screen import Screen
+from testbed_scenarios import detection
 from testbed_sdk import history
 from testbed_sdk.history import History
 
@@ -94,13 +95,13 @@ async def score(stream: str, wanted: HistoryQuery, file: Path) -> Score:
             " ledger of that machine",
         )
     rating = Rating(
-        detection=verdict.detection(truth, labelled),
+        detection=detection.by_label(truth, labelled),
         has_labels=bool(truth),
         rows_played=len(offered.rows),
         rows_answered=answered,
         published=len(labelled),
     )
-    kinds = verdict.flagged_by_kind(labels.kinds_of_rows(offered), labelled)
+    kinds = detection.flagged_by_kind(labels.kinds_of_rows(offered), labelled)
     return Score(
         stream=address,
         space=wanted.space,

@@ -6,7 +6,9 @@ quantitative semantics of signal temporal logic; Donzé and Maler, Robust Satisf
 Logic over Real-Valued Signals, FORMATS 2010.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -107,18 +109,22 @@ class Condition(BaseModel, Generic[QuantityT]):
     def _holds_at(self, number: float) -> bool:
         return bool(self.judge([number]).holds[0])
 
-    def text(self, unit: str = "") -> str:
-        """The condition in words, such as `below 0.5 bar`."""
+    def text(self, unit: str = "", show: Callable[[float], str] | None = None) -> str:
+        """The condition in words, such as `below 0.5 bar`.
+
+        show: writes a bound, in the place of the number and the unit.
+        """
+        write = functools.partial(self._shown, unit=unit) if show is None else show
         words = [
-            f"{name.replace('_', ' ')} {self._shown(bound, unit)}"
+            f"{name.replace('_', ' ')} {write(bound)}"
             for name in ("below", "above", "at_least", "at_most")
             if (bound := getattr(self, name)) is not None
         ]
         if self.between is not None:
-            low, high = (self._shown(bound, unit) for bound in self.between)
+            low, high = map(write, self.between)
             words.append(f"between {low} and {high}")
         if self.exactly is not None:
-            words.append(self._shown(self.exactly, unit))
+            words.append(write(self.exactly))
         return " and ".join(words)
 
     def _shown(self, bound: Any, unit: str) -> str:
@@ -172,6 +178,8 @@ class SignalCondition(Condition[Number]):
 
     def mismatch(self, signal: Signal) -> str:
         """A sentence that says why the condition cannot be about a signal, empty if it can."""
+        if signal.shape != ():
+            return f"{signal.name} is an array, which is not compared; publish one number of it"
         if signal.dtype in {Dtype.BOOL, Dtype.STRING} and self.exactly is None:
             example = "is: true" if signal.dtype is Dtype.BOOL else "is: running"
             return f"{signal.name} is a {signal.dtype}, which is not compared; write {{{example}}}"

@@ -234,6 +234,12 @@ class DetectionExpectation(AnyExpectation):
     word = "detection"
     detection: str = Field(description="The signal that is true, or not 0, while it alarms")
     truth: str = Field(description="The equipment whose faults are to be detected")
+    faults: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Kinds of fault to be detected, also of its sensors, such as [valve, stuck];"
+        " all of the machine itself if it is left out",
+    )
     by: Literal["point", "event"] = Field(
         "point", description="Score each row of the equipment, or each fault and alarm as a whole"
     )
@@ -413,7 +419,7 @@ def _of_kind(value: Any, _: ValidatorFunctionWrapHandler) -> AnyExpectation:
     if isinstance(value, AnyExpectation):
         return value
     if not isinstance(value, Mapping):
-        raise ValueError("an expectation has fields, such as {signal: …, always: {below: 3}}")  # noqa: TRY004 - pydantic wants it
+        raise ValueError("an expectation has fields, such as {signal: …, always: {below: 3}}")
     words = [word for word in KINDS if word in value]
     if not words:
         raise ValueError(f"it expects nothing: add one of the fields {', '.join(KINDS)}")

@@ -49,7 +49,7 @@ def duration_ns(text: object) -> int:
     Raises ValueError with a sentence if it is none.
     """
     if not isinstance(text, str):
-        raise ValueError(f"{text!r} is no duration; write one with its unit, such as 10s")  # noqa: TRY004 - pydantic wants it
+        raise ValueError(f"{text!r} is no duration; write one with its unit, such as 10s")
     if _ZERO.fullmatch(text.strip()):
         return 0
     try:
@@ -60,8 +60,7 @@ def duration_ns(text: object) -> int:
 
 def duration_text(time_ns: float) -> str:
     """Return a duration in words of the file, to three digits behind the point: `2.5s`, `-40ms`."""
-    size_ns = abs(time_ns)
-    if size_ns < NS_PER_S and size_ns:
+    if time_ns and abs(time_ns) < NS_PER_S - _NS_PER_MS // 2_000:
         return f"{round(time_ns / _NS_PER_MS, 3):g}ms"
     return f"{round(time_ns / NS_PER_S, 3):.12g}s"
 

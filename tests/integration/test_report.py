@@ -12,7 +12,8 @@ from testbed.demo import report
 from testbed.demo.rating import Rating
 from testbed.demo.report import Evidence
 from testbed.demo.result import DemoResult
-from testbed.demo.verdict import Counters, Detection
+from testbed.demo.verdict import Counters
+from testbed_scenarios.detection import Detection
 from tests.services import chromium
 
 NOW_NS = ns_of("2026-11-30T14:36:00Z")

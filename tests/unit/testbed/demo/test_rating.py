@@ -3,7 +3,7 @@
 import dataclasses
 
 from testbed.demo.rating import Rating
-from testbed.demo.verdict import Detection
+from testbed_scenarios.detection import Detection
 
 GOOD = Rating(
     detection=Detection(hits=135, missed=5, false=3, quiet=657),

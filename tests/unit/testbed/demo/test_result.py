@@ -7,8 +7,9 @@ import pytest
 
 from testbed.demo.rating import Rating
 from testbed.demo.result import DemoResult
-from testbed.demo.verdict import Counters, Detection
+from testbed.demo.verdict import Counters
 from testbed.terminal.run import Exit
+from testbed_scenarios.detection import Detection
 
 GOOD = DemoResult(
     samples_offered=6_400,

@@ -5,7 +5,7 @@ import pytest
 
 from broker.batch import BAD, GOOD, Gap, Series
 from testbed.demo import verdict
-from testbed.demo.verdict import Counters, Detection
+from testbed.demo.verdict import Counters
 
 OFFERED = {("p", 10): 1.0, ("p", 20): 2.0, ("q", 10): 3.0}
 
@@ -62,31 +62,3 @@ def test_what_was_spooled_is_lost_even_if_a_gap_covers_it():
 
 def test_a_gap_over_what_is_stored_is_wrong():
     assert judged(WHOLE, gaps=[Gap(("q",), 5, 15, "x")]) == Counters(0, 0, 1, 0)
-
-
-def test_a_row_without_a_label_counts_as_no_alarm():
-    truth = {1: True, 2: True, 3: False, 4: False, 9: True}
-    detected = {1: True, 2: False, 3: True, 4: False, 7: True}
-    assert verdict.detection(truth, detected) == Detection(hits=1, missed=2, false=1, quiet=1)
-    assert verdict.detection(truth, {}) == Detection(missed=3, quiet=2)
-
-
-def test_rates_are_shares_of_the_rows_that_they_are_about():
-    rated = Detection(hits=1, missed=2, false=1, quiet=1)
-    assert (rated.f1, rated.far, rated.mar) == (pytest.approx(0.4), 0.5, pytest.approx(2 / 3))
-    always = Detection(hits=rated.faulty, false=2)
-    assert rated.always_f1 == always.f1
-    assert Detection(missed=3, quiet=2).f1 == 0.0
-
-
-def test_without_a_fault_there_is_no_f1():
-    rated = Detection(false=1, quiet=3)
-    assert (rated.f1, rated.mar, rated.always_f1, rated.far) == (None, None, None, 0.25)
-    assert Detection().far is None
-
-
-def test_flagged_rows_are_counted_by_kind_of_fault():
-    kinds = {1: ("valve",), 2: ("valve", "bearing"), 3: ("bearing",)}
-    flagged = verdict.flagged_by_kind(kinds, {1: True, 2: True, 3: False, 4: True})
-    assert flagged == {"bearing": (1, 2), "valve": (2, 2)}
-    assert verdict.flagged_by_kind({}, {1: True}) == {}
