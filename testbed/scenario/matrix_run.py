@@ -5,19 +5,20 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.clock import Clock
+from broker.errors import BedError
 from broker.process import tasks
 from testbed.scenario import result as run_result
 from testbed.scenario import run
 from testbed.scenario.loading import LoadedScenario
 from testbed.scenario.plan import RunPlan
 from testbed.scenario.result import RunResult
-from testbed.scenario.run_end import PrototypeRefused, RunProgress
+from testbed.scenario.run_end import PrototypeRefused, RunEnd, RunProgress
 from testbed_scenarios import matrix
 from testbed_scenarios.matrix import ScenarioVariant
 
@@ -70,11 +71,10 @@ async def run_all(
     options: RunOptions,
     clock: Clock,
     progress: MatrixProgress,
-    on_result: Callable[[RunResult], None] = lambda _: None,
 ) -> list[RunResult]:
     """Run all variants of a scenario in virtual time; returns their results in the file's order.
 
-    on_result: called with each as it comes.  Raises Invalid for what the scenario, or a prototype
+    Raises Invalid for what the scenario, or a prototype
     that never takes part, has wrong, at its place in the file.
     """
     chosen = plans(loaded, options)
@@ -84,16 +84,8 @@ async def run_all(
 
     async def run_variant(number: int, plan: RunPlan) -> None:
         async with room:
-            plan.folder.mkdir(parents=True, exist_ok=True)
-            own = progress.runs[plan.label]
-            try:
-                end = await run.run(plan, clock, own)
-            except ExceptionGroup as group:
-                raise tasks.first_failure(group) from group
-            finally:
-                own.is_over = True
+            end = await _run(plan, clock, progress.runs[plan.label])
             results[number] = await asyncio.to_thread(run_result.judged, end, scenario_hash)
-            on_result(results[number])
 
     progress.runs = {plan.label: RunProgress() for plan in chosen}
     try:
@@ -101,15 +93,26 @@ async def run_all(
             for number, plan in enumerate(chosen):
                 group.create_task(run_variant(number, plan), name=f"run {plan.label}")
     except ExceptionGroup as failures:
-        failure = tasks.first_failure(failures)
-        if isinstance(failure, PrototypeRefused):
-            sentence = f"{failure.message} ({failure.hint})" if failure.hint else failure.message
-            path = ("prototypes", failure.name)
-            raise loaded.refused(*path, sentence=sentence) from failure
-        raise failure from failures
+        raise _placed(loaded, tasks.first_failure(failures)) from failures
     finally:
         progress.is_over = True
     return [results[number] for number in sorted(results)]
+
+
+async def _run(plan: RunPlan, clock: Clock, progress: RunProgress) -> RunEnd:
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return await run.run(plan, clock, progress)
+    finally:
+        progress.is_over = True
+
+
+def _placed(loaded: LoadedScenario, failure: BedError) -> BedError:
+    """The error of a run; one of a prototype that never took part is at its place in the file."""
+    if not isinstance(failure, PrototypeRefused):
+        return failure
+    sentence = f"{failure.message} ({failure.hint})" if failure.hint else failure.message
+    return loaded.refused("prototypes", failure.name, sentence=sentence)
 
 
 @asynccontextmanager

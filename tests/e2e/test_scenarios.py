@@ -192,3 +192,46 @@ def test_the_examples_pass(tmp_path):
     for file in sorted((EXAMPLES / "scenarios").glob("*.yaml")):
         result = tested_run.run(file, seed=None, folder=tmp_path / file.stem)
         assert result.passed, result
+
+
+async def test_a_first_scenario_is_written_and_passes(tmp_path):
+    """What docs/how-to/test-in-ci.md begins with, and its tests in pytest."""
+    init = (
+        sys.executable,
+        "-m",
+        "testbed",
+        "scenario",
+        "init",
+        "valve",
+        "--from-model",
+        "pump-rig",
+    )
+    writing = await asyncio.create_subprocess_exec(*init, cwd=tmp_path)
+    assert await writing.wait() == 0
+    (tmp_path / "test_valve.py").write_text(IN_PYTEST)
+    command = [sys.executable, "-m", "pytest", "-p", "testbed.scenario.pytest_plugin", "-q"]
+    testing = await asyncio.create_subprocess_exec(
+        *command, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await testing.communicate()
+    assert b"2 passed" in out, out.decode()
+
+
+IN_PYTEST = """
+import pytest
+from testbed_sdk import BedError
+
+def test_the_detector_finds_the_valve(scenario):
+    result = scenario("valve.yaml", seed=7)
+    assert result.passed, result
+    assert result.observed("recall") == 1
+    assert result.history("detector/score")["score"].values.max() > 6
+    with pytest.raises(BedError, match="there is no stream 'detector/scor'"):
+        result.history("detector/scor")
+    with pytest.raises(BedError, match="observes 'overshoot'"):
+        result.observed("overshoot")
+
+def test_a_scenario_that_is_wrong_fails_with_its_sentence(scenario, tmp_path):
+    with pytest.raises(BedError, match="there is no scenario"):
+        scenario("missing.yaml")
+"""
