@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 
 from testbed_scenarios import expectation_check, matrix, quantities, timeline_check
 from testbed_scenarios.catalogue import Catalogue, EquipmentFacts, Path
-from testbed_scenarios.findings import Finding, of_range, unknown
+from testbed_scenarios.findings import ScenarioFinding, of_range, unknown
 from testbed_scenarios.model import (
     CsvEquipment,
     FmuEquipment,
@@ -17,15 +17,15 @@ from testbed_scenarios.model import (
     RecordingEquipment,
     Scenario,
 )
-from testbed_scenarios.quantities import Amount
-from testbed_scenarios.streams_of import ScenarioStreams
+from testbed_scenarios.quantities import PhysicalValue
+from testbed_scenarios.scenario_streams import ScenarioStreams
 
 MOST_QUANTA = 1_000_000
 MOST_VALUES = 20_000_000
 """Most values of all signals of the equipment in a run, which are held in memory."""
 
 
-def findings(scenario: Scenario, catalogue: Catalogue) -> Iterator[Finding]:
+def findings(scenario: Scenario, catalogue: Catalogue) -> Iterator[ScenarioFinding]:
     """Everything wrong with a scenario and with the values of its sweep, part by part."""
     of_scenario = list(_of_scenario(scenario, catalogue))
     yield from of_scenario
@@ -36,8 +36,8 @@ def findings(scenario: Scenario, catalogue: Catalogue) -> Iterator[Finding]:
 
 
 def _of_sweep(
-    scenario: Scenario, catalogue: Catalogue, known: AbstractSet[Finding]
-) -> Iterator[Finding]:
+    scenario: Scenario, catalogue: Catalogue, known: AbstractSet[ScenarioFinding]
+) -> Iterator[ScenarioFinding]:
     """Findings about a scenario with one value of its sweep, that it does not have without."""
     for path, values in scenario.sweep.items():
         for index, value in enumerate(values):
@@ -45,19 +45,21 @@ def _of_sweep(
             for finding in _of_scenario(variant, catalogue):
                 if finding not in known:
                     at = ("sweep", path) if finding.is_name else ("sweep", path, str(index))
-                    yield Finding(at, finding.sentence, finding.is_name)
+                    yield ScenarioFinding(at, finding.sentence, finding.is_name)
 
 
-def _of_scenario(scenario: Scenario, catalogue: Catalogue) -> Iterator[Finding]:
+def _of_scenario(scenario: Scenario, catalogue: Catalogue) -> Iterator[ScenarioFinding]:
     facts = facts_of(scenario, catalogue)
     streams = ScenarioStreams.of(scenario, facts)
-    yield from (Finding(path, sentence) for path, sentence in catalogue.problems.items())
+    yield from (ScenarioFinding(path, sentence) for path, sentence in catalogue.problems.items())
     yield from _of_quantum(scenario)
     for name, equipment in scenario.equipment.items():
         path = ("equipment", name)
         if isinstance(equipment, ModelEquipment) and equipment.model not in catalogue.models:
             sentence = f"there is no model {equipment.model!r}"
-            yield Finding((*path, "model"), unknown(sentence, equipment.model, catalogue.models))
+            yield ScenarioFinding(
+                (*path, "model"), unknown(sentence, equipment.model, catalogue.models)
+            )
         elif name in facts:
             yield from _of_equipment(scenario, path, equipment, facts[name], streams)
     yield from _of_size(scenario, facts)
@@ -79,19 +81,19 @@ def facts_of(scenario: Scenario, catalogue: Catalogue) -> Mapping[str, Equipment
     return facts
 
 
-def _of_quantum(scenario: Scenario) -> Iterator[Finding]:
+def _of_quantum(scenario: Scenario) -> Iterator[ScenarioFinding]:
     quantum = quantities.time_text(scenario.quantum_ns)
     if scenario.duration_ns % scenario.quantum_ns:
         duration = quantities.time_text(scenario.duration_ns)
         nearest = -(-scenario.duration_ns // scenario.quantum_ns) * scenario.quantum_ns
-        yield Finding(
+        yield ScenarioFinding(
             ("duration",),
             f"{duration} is no multiple of the quantum, {quantum}; write"
             f" {quantities.time_text(nearest)}, or another quantum",
         )
     count = scenario.duration_ns // scenario.quantum_ns
     if count > MOST_QUANTA:
-        yield Finding(
+        yield ScenarioFinding(
             ("duration",),
             f"it has {count:,} quanta of {quantum}, and {MOST_QUANTA:,} are the most; write a"
             " longer `quantum`",
@@ -107,14 +109,14 @@ def _of_equipment(
     equipment: AnyEquipment,
     facts: EquipmentFacts,
     streams: ScenarioStreams,
-) -> Iterator[Finding]:
+) -> Iterator[ScenarioFinding]:
     if isinstance(equipment, CsvEquipment | RecordingEquipment):
         yield from _of_replay(path, equipment, facts)
         return
     period_ns = equipment.period_ns or facts.period_ns
     if period_ns is not None and scenario.quantum_ns % period_ns:
         period, quantum = map(quantities.time_text, (period_ns, scenario.quantum_ns))
-        yield Finding(
+        yield ScenarioFinding(
             (*path, "period"),
             f"the quantum, {quantum}, is no multiple of the period, {period}; change one of them",
         )
@@ -123,7 +125,7 @@ def _of_equipment(
         at = (*path, "parameters", name)
         if name not in facts.parameters:
             sentence = f"{what} has no such parameter"
-            yield Finding(at, unknown(sentence, name, facts.parameters), is_name=True)
+            yield ScenarioFinding(at, unknown(sentence, name, facts.parameters), is_name=True)
         else:
             yield from of_range(at, amount, facts.parameters[name], name)
     yield from _of_inputs(path, equipment, facts, streams)
@@ -134,20 +136,20 @@ def _of_inputs(
     equipment: ModelEquipment | FmuEquipment,
     facts: EquipmentFacts,
     streams: ScenarioStreams,
-) -> Iterator[Finding]:
+) -> Iterator[ScenarioFinding]:
     what = equipment.model if isinstance(equipment, ModelEquipment) else "this FMU"
     for name, source in equipment.inputs.items():
         at = (*path, "inputs", name)
         if name not in facts.inputs:
             sentence = f"{what} has no such input"
-            yield Finding(at, unknown(sentence, name, facts.inputs), is_name=True)
+            yield ScenarioFinding(at, unknown(sentence, name, facts.inputs), is_name=True)
         elif isinstance(source, float):
-            yield from of_range(at, Amount(source), facts.inputs[name], name)
+            yield from of_range(at, PhysicalValue(source), facts.inputs[name], name)
         else:
             yield from streams.of_signal(at, source)
     for name, fact in facts.inputs.items():
         if fact.default is None and name not in equipment.inputs:
-            yield Finding(
+            yield ScenarioFinding(
                 path,
                 f"its input {name!r} is fed by nothing; write inputs: {{{name}: …}} with a number"
                 " or a signal",
@@ -156,16 +158,16 @@ def _of_inputs(
 
 def _of_replay(
     path: Path, equipment: CsvEquipment | RecordingEquipment, facts: EquipmentFacts
-) -> Iterator[Finding]:
+) -> Iterator[ScenarioFinding]:
     begin_ns = equipment.begin_ns
     if begin_ns is None or facts.first_ns is None or facts.last_ns is None:
         return
     if not facts.first_ns <= begin_ns <= facts.last_ns:
         first, last = map(quantities.instant_text, (facts.first_ns, facts.last_ns))
-        yield Finding((*path, "begin"), f"the recording goes from {first} to {last}")
+        yield ScenarioFinding((*path, "begin"), f"the recording goes from {first} to {last}")
 
 
-def _of_size(scenario: Scenario, facts: Mapping[str, EquipmentFacts]) -> Iterator[Finding]:
+def _of_size(scenario: Scenario, facts: Mapping[str, EquipmentFacts]) -> Iterator[ScenarioFinding]:
     count = 0
     for name, equipment in scenario.equipment.items():
         if isinstance(equipment, CsvEquipment | RecordingEquipment) or name not in facts:
@@ -174,17 +176,19 @@ def _of_size(scenario: Scenario, facts: Mapping[str, EquipmentFacts]) -> Iterato
         if period_ns:
             count += scenario.duration_ns // period_ns * len(facts[name].signals)
     if count > MOST_VALUES:
-        yield Finding(
+        yield ScenarioFinding(
             ("duration",),
             f"the equipment would give {count:,} values, and {MOST_VALUES:,} are the most; write a"
             " shorter duration or longer periods",
         )
 
 
-def _of_prototypes(scenario: Scenario, streams: ScenarioStreams) -> Iterator[Finding]:
+def _of_prototypes(scenario: Scenario, streams: ScenarioStreams) -> Iterator[ScenarioFinding]:
     for name, prototype in scenario.prototypes.items():
         path = ("prototypes", name)
         if name in scenario.equipment:
-            yield Finding(path, "an equipment has this name already; write another", is_name=True)
+            yield ScenarioFinding(
+                path, "an equipment has this name already; write another", is_name=True
+            )
         for label, stream in prototype.inputs.items():
             yield from streams.of_stream((*path, "inputs", label), stream)

@@ -15,9 +15,9 @@ from testbed_scenarios.expectations.model import (
     ResourceExpectation,
     SampleExpectation,
 )
-from testbed_scenarios.findings import Finding, unknown
+from testbed_scenarios.findings import ScenarioFinding, unknown
 from testbed_scenarios.model import Scenario
-from testbed_scenarios.streams_of import ScenarioStreams
+from testbed_scenarios.scenario_streams import ScenarioStreams
 from testbed_scenarios.timeline_model import (
     SERVER_RESTART,
     FaultDraw,
@@ -29,7 +29,7 @@ INPUT_STEP = "set"
 """The event of an entry that sets an input."""
 
 
-def findings(scenario: Scenario, streams: ScenarioStreams) -> Iterator[Finding]:
+def findings(scenario: Scenario, streams: ScenarioStreams) -> Iterator[ScenarioFinding]:
     """Everything wrong with the expectations, one after the other."""
     for index, expectation in enumerate(scenario.expectations):
         path = ("expectations", str(index))
@@ -42,12 +42,14 @@ def findings(scenario: Scenario, streams: ScenarioStreams) -> Iterator[Finding]:
 
 def _of_subject(
     scenario: Scenario, streams: ScenarioStreams, path: Path, expectation: AnyExpectation
-) -> Iterator[Finding]:
+) -> Iterator[ScenarioFinding]:
     match expectation:
         case ResourceExpectation(resources=name):
             if name not in scenario.prototypes:
                 sentence = f"there is no prototype {name!r}"
-                yield Finding((*path, "resources"), unknown(sentence, name, scenario.prototypes))
+                yield ScenarioFinding(
+                    (*path, "resources"), unknown(sentence, name, scenario.prototypes)
+                )
         case SampleExpectation(stream=str(stream)):
             yield from streams.of_stream((*path, "stream"), stream)
         case _:
@@ -60,16 +62,18 @@ def _of_subject(
         signal = streams.signal(expectation.signal)
         condition = getattr(expectation, expectation.word)
         if signal is not None and (sentence := condition.mismatch(signal)):
-            yield Finding((*path, expectation.word), sentence)
+            yield ScenarioFinding((*path, expectation.word), sentence)
 
 
-def _of_truth(scenario: Scenario, path: Path, name: str) -> Iterator[Finding]:
+def _of_truth(scenario: Scenario, path: Path, name: str) -> Iterator[ScenarioFinding]:
     if name not in scenario.equipment:
         sentence = f"there is no equipment {name!r} whose faults could be detected"
-        yield Finding(path, unknown(sentence, name, scenario.equipment))
+        yield ScenarioFinding(path, unknown(sentence, name, scenario.equipment))
 
 
-def _of_occurrences(scenario: Scenario, path: Path, after: Occurrences) -> Iterator[Finding]:
+def _of_occurrences(
+    scenario: Scenario, path: Path, after: Occurrences
+) -> Iterator[ScenarioFinding]:
     """Findings about `after`: nothing like it is in the timeline, so it would hold unseen."""
     places: dict[str, set[str]] = {}
     for entry in scenario.timeline:
@@ -86,20 +90,24 @@ def _of_occurrences(scenario: Scenario, path: Path, after: Occurrences) -> Itera
     field, known = ("event", events) if after.event else ("fault", faults)
     if after.kind not in known:
         sentence = f"the timeline has no {field} {after.kind!r}"
-        yield Finding((*path, field), unknown(sentence, after.kind, known))
+        yield ScenarioFinding((*path, field), unknown(sentence, after.kind, known))
         return
     targets = known[after.kind]
     equipment = {target.partition("/")[0] for target in targets}
     if after.on is not None and after.on not in targets | equipment:
         sentence = f"the timeline has no {after.kind} on {after.on!r}"
-        yield Finding((*path, "on"), unknown(sentence, after.on, targets | equipment))
+        yield ScenarioFinding((*path, "on"), unknown(sentence, after.on, targets | equipment))
 
 
-def _of_span(scenario: Scenario, path: Path, expectation: AnyExpectation) -> Iterator[Finding]:
+def _of_span(
+    scenario: Scenario, path: Path, expectation: AnyExpectation
+) -> Iterator[ScenarioFinding]:
     end = quantities.time_text(scenario.duration_ns)
     if expectation.from_ns >= scenario.duration_ns:
         begin = quantities.time_text(expectation.from_ns)
-        yield Finding((*path, "from"), f"{begin} is outside the scenario, which ends at {end}")
+        yield ScenarioFinding(
+            (*path, "from"), f"{begin} is outside the scenario, which ends at {end}"
+        )
     elif expectation.to_ns is not None and expectation.to_ns > scenario.duration_ns:
         last = quantities.time_text(expectation.to_ns)
-        yield Finding((*path, "to"), f"{last} is outside the scenario, which ends at {end}")
+        yield ScenarioFinding((*path, "to"), f"{last} is outside the scenario, which ends at {end}")

@@ -13,7 +13,7 @@ from broker.yaml_document import YamlDocument
 from testbed_scenarios import check
 from testbed_scenarios.catalogue import Catalogue, Path
 from testbed_scenarios.expectations.model import KINDS
-from testbed_scenarios.findings import Finding
+from testbed_scenarios.findings import ScenarioFinding
 from testbed_scenarios.model import Equipment, Prototype, Scenario
 from testbed_scenarios.timeline_model import TimelineEntry
 
@@ -41,7 +41,7 @@ class ScenarioFile:
     scenario: Scenario
     document: YamlDocument
 
-    def refused(self, findings: Iterable[Finding]) -> Invalid:
+    def refused(self, findings: Iterable[ScenarioFinding]) -> Invalid:
         """The error that lists findings at their places in the file."""
         mistakes = [_placed(finding, self.document) for finding in findings]
         return yaml_document.listed(self.name, mistakes, document="scenario")
@@ -75,7 +75,7 @@ def checked(file: ScenarioFile, catalogue: Catalogue) -> Scenario:
     return file.scenario
 
 
-def _placed(finding: Finding, document: YamlDocument) -> yaml_document.Mistake:
+def _placed(finding: ScenarioFinding, document: YamlDocument) -> yaml_document.Mistake:
     place = document.key_position if finding.is_name else document.position
     field = ".".join(finding.path)
     return place(finding.path), f"{field}: {finding.sentence}" if field else finding.sentence

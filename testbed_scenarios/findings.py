@@ -5,14 +5,14 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from testbed_scenarios.catalogue import ParameterFacts, Path
-from testbed_scenarios.quantities import Amount
+from testbed_scenarios.quantities import PhysicalValue
 
 MOST_LISTED = 12
 """Names that a sentence lists where none is near."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ScenarioFinding:
     """A mistake at a path.  is_name: the field's name is wrong, not its value."""
 
     path: Path
@@ -31,15 +31,19 @@ def unknown(sentence: str, name: str, known: Collection[str]) -> str:
     return f"{sentence}; known are {listed}{', …' if len(known) > MOST_LISTED else ''}"
 
 
-def of_unit(path: Path, amount: Amount, unit: str, what: str) -> Iterator[Finding]:
+def of_unit(path: Path, amount: PhysicalValue, unit: str, what: str) -> Iterator[ScenarioFinding]:
     """The finding about an amount whose unit is not the one that it is taken in."""
     if unit == "1" and amount.unit not in {"", "1"}:
-        yield Finding(path, f"{what} has no unit; leave {amount.unit} out")
+        yield ScenarioFinding(path, f"{what} has no unit; leave {amount.unit} out")
     elif amount.unit not in {"", unit}:
-        yield Finding(path, f"{what} is in {unit}, not in {amount.unit}; convert the number")
+        yield ScenarioFinding(
+            path, f"{what} is in {unit}, not in {amount.unit}; convert the number"
+        )
 
 
-def of_range(path: Path, amount: Amount, facts: ParameterFacts, name: str) -> Iterator[Finding]:
+def of_range(
+    path: Path, amount: PhysicalValue, facts: ParameterFacts, name: str
+) -> Iterator[ScenarioFinding]:
     """The findings about a number outside the range of a parameter or an input, or in no unit of
     it.
     """
@@ -49,4 +53,4 @@ def of_range(path: Path, amount: Amount, facts: ParameterFacts, name: str) -> It
         unit = "" if facts.unit == "1" else f" {facts.unit}"
         low = "…" if facts.low is None else f"{facts.low:g}"
         high = "…" if facts.high is None else f"{facts.high:g}"
-        yield Finding(path, f"{amount.number:g} is outside {low} to {high}{unit}")
+        yield ScenarioFinding(path, f"{amount.number:g} is outside {low} to {high}{unit}")

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from broker import pydantic_checks, yaml_document
 from broker.errors import Invalid
-from testbed_scenarios.findings import Finding, unknown
+from testbed_scenarios.findings import ScenarioFinding, unknown
 from testbed_scenarios.model import Scenario, SweepValue
 
 MOST_RUNS = 1_000
@@ -82,21 +82,24 @@ def with_values(scenario: Scenario, values: Mapping[str, SweepValue]) -> Scenari
         raise Invalid("; ".join(_sentences(exc))) from exc
 
 
-def findings(scenario: Scenario) -> Iterator[Finding]:
+def findings(scenario: Scenario) -> Iterator[ScenarioFinding]:
     """Everything wrong with the sweep: too many runs, no such field, values that do not fit it."""
     if sentence := _excess(scenario):
-        yield Finding(("sweep",) if scenario.sweep else ("seeds",), sentence)
+        yield ScenarioFinding(("sweep",) if scenario.sweep else ("seeds",), sentence)
+        return
     for path, values in scenario.sweep.items():
         if not values:
-            yield Finding(("sweep", path), "it has no values; write some, such as [0.6, 0.7]")
+            yield ScenarioFinding(
+                ("sweep", path), "it has no values; write some, such as [0.6, 0.7]"
+            )
         for index, value in enumerate(values):
             try:
                 with_values(scenario, {path: value})
             except _NoSuchField as exc:
-                yield Finding(("sweep", path), exc.message, is_name=True)
+                yield ScenarioFinding(("sweep", path), exc.message, is_name=True)
                 break
             except Invalid as exc:
-                yield Finding(("sweep", path, str(index)), exc.message)
+                yield ScenarioFinding(("sweep", path, str(index)), exc.message)
 
 
 class _NoSuchField(Invalid):

@@ -155,7 +155,7 @@ DurationSpan = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Amount:
+class PhysicalValue:
     """A number with the unit that stands behind it, a UCUM code; empty where there is none."""
 
     number: float
@@ -178,17 +178,17 @@ class Amount:
 
 def _amount(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return Amount(float(value))
+        return PhysicalValue(float(value))
     return value
 
 
-def _plain(amount: Amount) -> float | str:
+def _plain(amount: PhysicalValue) -> float | str:
     return str(amount) if amount.unit else amount.number
 
 
 Quantity = Annotated[
-    Amount,
-    reading(Amount.parse, Amount),
+    PhysicalValue,
+    reading(PhysicalValue.parse, PhysicalValue),
     BeforeValidator(_amount),
     PlainSerializer(_plain),
     WithJsonSchema(
@@ -200,6 +200,23 @@ Quantity = Annotated[
     ),
 ]
 """A number, with its unit where one is written."""
+
+
+def _factor(text: str) -> float:
+    amount = PhysicalValue.parse(text)
+    if amount.unit or amount.number == 0:
+        raise Invalid(f"{text[:40]!r} is no factor", hint="write a number such as 1000, not 0")
+    return amount.number
+
+
+Factor = Annotated[float, reading(_factor, float, int), WithJsonSchema({"type": "number"})]
+"""A finite number, not 0 where it is written."""
+UnitCode = Annotated[
+    str,
+    reading(units.checked_unit),
+    WithJsonSchema({"type": "string", "examples": ["mbar"], "maxLength": units.MOST_LENGTH}),
+]
+"""A unit, as a UCUM code."""
 
 
 def _share(text: str) -> float:

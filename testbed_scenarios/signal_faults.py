@@ -136,13 +136,20 @@ def cut_until(time_ns: Times, span: TimeSpan) -> Times:
 class SensorFaultKind(StrEnum):
     """Kind of a sensor's fault, by its word in a scenario file."""
 
-    STUCK = "stuck"
-    DRIFT = "drift"
-    NOISE = "noise"
-    SPIKE = "spike"
     DROPOUT = "dropout"
+    """Samples are missing."""
+    STUCK = "stuck"
+    """The sensor repeats the last value before the fault."""
+    DRIFT = "drift"
+    """An offset grows evenly, from 0 to `by` at the fault's end."""
+    NOISE = "noise"
+    """Normal noise of the standard deviation `by` is added."""
+    SPIKE = "spike"
+    """A `share` of the samples is off by `by`, up or down at random."""
     WRONG_UNIT = "wrong-unit"
+    """Values are in `unit` and not in the signal's, or are multiplied by `factor`."""
     BAD_QUALITY = "bad-quality"
+    """Samples have the quality `quality`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

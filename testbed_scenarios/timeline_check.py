@@ -3,12 +3,16 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from broker import units
+from broker.errors import Invalid
+from broker.streams import Dtype
 from testbed_scenarios import quantities
 from testbed_scenarios.catalogue import EquipmentFacts, Path
-from testbed_scenarios.findings import Finding, of_range, of_unit, unknown
+from testbed_scenarios.findings import ScenarioFinding, of_range, of_unit, unknown
 from testbed_scenarios.model import FmuEquipment, ModelEquipment, Scenario
-from testbed_scenarios.quantities import Amount
+from testbed_scenarios.signal_faults import SensorFaultKind
 from testbed_scenarios.timeline_model import (
+    OF_NUMBERS,
     FaultDraw,
     InputStep,
     LinkFault,
@@ -16,13 +20,12 @@ from testbed_scenarios.timeline_model import (
     ModelFault,
     ServerRestart,
     SignalFault,
-    SignalFaultKind,
 )
 
 Facts = Mapping[str, EquipmentFacts]
 
 
-def findings(scenario: Scenario, facts: Facts) -> Iterator[Finding]:
+def findings(scenario: Scenario, facts: Facts) -> Iterator[ScenarioFinding]:
     """Everything wrong with the timeline, entry by entry, then across entries."""
     for index, entry in enumerate(scenario.timeline):
         path = ("timeline", str(index))
@@ -32,7 +35,7 @@ def findings(scenario: Scenario, facts: Facts) -> Iterator[Finding]:
                 yield from _of_model_fault(scenario, facts, path, entry.on, entry.fault)
             case SignalFault():
                 yield from _of_signal(scenario, facts, (*path, "on"), entry.on)
-                yield from _of_amount(facts, path, entry.on, entry.by)
+                yield from _of_options(facts, path, entry, {(*path, "fault"): entry.fault})
             case LinkFault():
                 yield from _of_target(scenario, (*path, "on"), entry.on)
             case FaultDraw():
@@ -44,7 +47,7 @@ def findings(scenario: Scenario, facts: Facts) -> Iterator[Finding]:
     yield from _overlaps(scenario)
 
 
-def _of_moments(scenario: Scenario, path: Path, entry: object) -> Iterator[Finding]:
+def _of_moments(scenario: Scenario, path: Path, entry: object) -> Iterator[ScenarioFinding]:
     """Findings about moments outside the scenario."""
     end = quantities.time_text(scenario.duration_ns)
     for field, alias in (("from_ns", "from"), ("at_ns", "at"), ("to_ns", "to")):
@@ -55,35 +58,37 @@ def _of_moments(scenario: Scenario, path: Path, entry: object) -> Iterator[Findi
         if moment_ns > last_ns:
             moment = quantities.time_text(moment_ns)
             sentence = f"{moment} is outside the scenario, which ends at {end}"
-            yield Finding((*path, alias), sentence)
+            yield ScenarioFinding((*path, alias), sentence)
             return
 
 
-def _of_target(scenario: Scenario, path: Path, name: str) -> Iterator[Finding]:
+def _of_target(scenario: Scenario, path: Path, name: str) -> Iterator[ScenarioFinding]:
     if name in scenario.prototypes:
-        yield Finding(path, f"{name!r} is a prototype; faults are on equipment")
+        yield ScenarioFinding(path, f"{name!r} is a prototype; faults are on equipment")
     elif name not in scenario.equipment:
-        yield Finding(path, unknown(f"there is no equipment {name!r}", name, scenario.equipment))
+        yield ScenarioFinding(
+            path, unknown(f"there is no equipment {name!r}", name, scenario.equipment)
+        )
 
 
 def _of_model_fault(
     scenario: Scenario, facts: Facts, path: Path, on: str, fault: str, field: Path = ("fault",)
-) -> Iterator[Finding]:
+) -> Iterator[ScenarioFinding]:
     if on not in scenario.equipment:
         yield from _of_target(scenario, (*path, "on"), on)
     elif on in facts and fault not in facts[on].faults:
         at = (*path, *field)
-        if fault in set(SignalFaultKind):
-            yield Finding(at, f"{fault} is a fault of a signal; write on: {on}/SIGNAL")
+        if fault in set(SensorFaultKind):
+            yield ScenarioFinding(at, f"{fault} is a fault of a signal; write on: {on}/SIGNAL")
             return
         equipment = scenario.equipment[on]
         model = equipment.model if isinstance(equipment, ModelEquipment) else on
         known = {*facts[on].faults, *LinkFaultKind} if facts[on].faults else set(LinkFaultKind)
         hint = "" if facts[on].faults else "; only a model has faults of its own"
-        yield Finding(at, unknown(f"{model} has no fault {fault!r}{hint}", fault, known))
+        yield ScenarioFinding(at, unknown(f"{model} has no fault {fault!r}{hint}", fault, known))
 
 
-def _of_signal(scenario: Scenario, facts: Facts, path: Path, on: str) -> Iterator[Finding]:
+def _of_signal(scenario: Scenario, facts: Facts, path: Path, on: str) -> Iterator[ScenarioFinding]:
     stream, name = quantities.signal_parts(on)
     equipment = stream.partition("/")[0]
     if stream not in scenario.equipment:
@@ -91,22 +96,39 @@ def _of_signal(scenario: Scenario, facts: Facts, path: Path, on: str) -> Iterato
     elif stream in facts:
         signals = [signal.name for signal in facts[stream].signals]
         if name not in signals:
-            yield Finding(path, unknown(f"{stream} has no signal {name!r}", name, signals))
+            yield ScenarioFinding(path, unknown(f"{stream} has no signal {name!r}", name, signals))
 
 
-def _of_amount(facts: Facts, path: Path, on: str, amount: Amount | None) -> Iterator[Finding]:
-    stream, name = quantities.signal_parts(on)
-    if amount is None or stream not in facts:
-        return
-    for signal in facts[stream].signals:
-        if signal.name == name:
-            yield from of_unit((*path, "by"), amount, signal.unit, name)
+def _of_options(
+    facts: Facts, path: Path, entry: SignalFault | FaultDraw, kinds: Mapping[Path, str]
+) -> Iterator[ScenarioFinding]:
+    """Findings about faults that the signal cannot have.  kinds: path of each -> the kind."""
+    stream, name = quantities.signal_parts(entry.on)
+    signals = facts[stream].signals if stream in facts else ()
+    for signal in (each for each in signals if each.name == name):
+        if entry.by is not None:
+            yield from of_unit((*path, "by"), entry.by, signal.unit, name)
+        if entry.unit is not None:
+            yield from _of_conversion((*path, "unit"), signal.unit, entry.unit)
+        for at, kind in kinds.items():
+            if kind in OF_NUMBERS and signal.dtype not in {Dtype.FLOAT64, Dtype.INT64}:
+                yield ScenarioFinding(at, f"{name} is a {signal.dtype} and cannot have a {kind}")
 
 
-def _of_draw(scenario: Scenario, facts: Facts, path: Path, entry: FaultDraw) -> Iterator[Finding]:
+def _of_conversion(path: Path, right: str, wrong: str) -> Iterator[ScenarioFinding]:
+    try:
+        units.conversion(right, wrong)
+    except Invalid as exc:
+        yield ScenarioFinding(path, str(exc))
+
+
+def _of_draw(
+    scenario: Scenario, facts: Facts, path: Path, entry: FaultDraw
+) -> Iterator[ScenarioFinding]:
     if "/" in entry.on:
         yield from _of_signal(scenario, facts, (*path, "on"), entry.on)
-        yield from _of_amount(facts, path, entry.on, entry.by)
+        kinds = {(*path, "draw", str(at)): kind for at, kind in enumerate(entry.draw)}
+        yield from _of_options(facts, path, entry, kinds)
     else:
         for index, fault in enumerate(entry.draw):
             field = ("draw", str(index))
@@ -115,26 +137,28 @@ def _of_draw(scenario: Scenario, facts: Facts, path: Path, entry: FaultDraw) -> 
     if entry.from_ns < end_ns < entry.from_ns + entry.every_ns:
         every, span = map(quantities.time_text, (entry.every_ns, end_ns - entry.from_ns))
         sentence = f"{every} does not fit into the {span} of this draw, so there is no fault"
-        yield Finding((*path, "every"), f"{sentence}; make it shorter")
+        yield ScenarioFinding((*path, "every"), f"{sentence}; make it shorter")
 
 
-def _of_step(scenario: Scenario, facts: Facts, path: Path, entry: InputStep) -> Iterator[Finding]:
+def _of_step(
+    scenario: Scenario, facts: Facts, path: Path, entry: InputStep
+) -> Iterator[ScenarioFinding]:
     name, input_name = quantities.signal_parts(entry.set)
     equipment = scenario.equipment.get(name)
     if equipment is None:
         yield from _of_target(scenario, (*path, "set"), name)
         return
     if not isinstance(equipment, ModelEquipment | FmuEquipment):
-        yield Finding((*path, "set"), f"{name} is played back and has no inputs")
+        yield ScenarioFinding((*path, "set"), f"{name} is played back and has no inputs")
         return
     if isinstance(equipment.inputs.get(input_name), str):
         fed = equipment.inputs[input_name]
-        yield Finding((*path, "set"), f"this input is fed by {fed}; leave one of both out")
+        yield ScenarioFinding((*path, "set"), f"this input is fed by {fed}; leave one of both out")
     if name not in facts:
         return
     if input_name not in facts[name].inputs:
         sentence = f"{name} has no input {input_name!r}"
-        yield Finding((*path, "set"), unknown(sentence, input_name, facts[name].inputs))
+        yield ScenarioFinding((*path, "set"), unknown(sentence, input_name, facts[name].inputs))
         return
     fact = facts[name].inputs[input_name]
     yield from of_range((*path, "value"), entry.value, fact, input_name)
@@ -152,7 +176,7 @@ class _Occupied:
     index: int
 
 
-def _overlaps(scenario: Scenario) -> Iterator[Finding]:
+def _overlaps(scenario: Scenario) -> Iterator[ScenarioFinding]:
     """Findings about the same fault at the same place twice at once: it has it or not."""
     by_fault: dict[tuple[str, str], list[_Occupied]] = {}
     for index, entry in enumerate(scenario.timeline):
@@ -170,7 +194,7 @@ def _overlaps(scenario: Scenario) -> Iterator[Finding]:
             if span.from_ns < latest.to_ns:
                 first, second = sorted((latest.index, span.index))
                 begin = quantities.time_text(span.from_ns)
-                yield Finding(
+                yield ScenarioFinding(
                     ("timeline", str(second)),
                     f"{kind} on {on} overlaps with that of timeline.{first} from {begin} on; move"
                     " one of them",

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 from testbed_scenarios.quantities import (
     DurationNs,
     DurationSpan,
+    Factor,
     Id,
     MomentNs,
     Quantity,
@@ -16,32 +17,15 @@ from testbed_scenarios.quantities import (
     SignalReference,
     SignedDurationNs,
     Target,
+    UnitCode,
 )
+from testbed_scenarios.signal_faults import SensorFaultKind
 
 
 class ScenarioPart(BaseModel):
     """Base of every part of a scenario: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_alias=True)
-
-
-class SignalFaultKind(StrEnum):
-    """Kind of a sensor's fault."""
-
-    DROPOUT = "dropout"
-    """Samples are missing."""
-    STUCK = "stuck"
-    """The sensor repeats the last value before the fault."""
-    DRIFT = "drift"
-    """An offset grows evenly, from 0 to `by` at the fault's end."""
-    NOISE = "noise"
-    """Normal noise of the standard deviation `by` is added."""
-    SPIKE = "spike"
-    """A `share` of the samples is off by `by`, up or down at random."""
-    WRONG_UNIT = "wrong-unit"
-    """Values are multiplied by `factor`, as by a sensor that was set to another unit."""
-    BAD_QUALITY = "bad-quality"
-    """Samples have the quality `quality`."""
 
 
 class LinkFaultKind(StrEnum):
@@ -57,27 +41,37 @@ class LinkFaultKind(StrEnum):
 
 SERVER_RESTART = "server-restart"
 NEEDED: Mapping[str, tuple[str, str]] = {
-    SignalFaultKind.DRIFT: ("by", "the offset at its end, in the signal's unit, such as by: 0.5"),
-    SignalFaultKind.NOISE: ("by", "the standard deviation, in the signal's unit, such as by: 0.1"),
-    SignalFaultKind.SPIKE: ("by", "the height, in the signal's unit, such as by: 2"),
-    SignalFaultKind.WRONG_UNIT: ("factor", "such as factor: 1000, for mbar instead of bar"),
+    SensorFaultKind.DRIFT: ("by", "the offset at its end, in the signal's unit, such as by: 0.5"),
+    SensorFaultKind.NOISE: ("by", "the standard deviation, in the signal's unit, such as by: 0.1"),
+    SensorFaultKind.SPIKE: ("by", "the height, in the signal's unit, such as by: 2"),
     LinkFaultKind.DELAY: ("by", "how much later, such as by: 5s"),
     LinkFaultKind.CLOCK_SKEW: ("by", "how far the clock is ahead, such as by: 2s or by: -2s"),
 }
 """The field that a kind of fault cannot do without, and words about it."""
 KNOWN: Mapping[str, frozenset[str]] = {
-    SignalFaultKind.DROPOUT: frozenset({"share"}),
-    SignalFaultKind.STUCK: frozenset(),
-    SignalFaultKind.DRIFT: frozenset({"by"}),
-    SignalFaultKind.NOISE: frozenset({"by"}),
-    SignalFaultKind.SPIKE: frozenset({"by", "share"}),
-    SignalFaultKind.WRONG_UNIT: frozenset({"factor"}),
-    SignalFaultKind.BAD_QUALITY: frozenset({"quality"}),
+    SensorFaultKind.DROPOUT: frozenset({"share"}),
+    SensorFaultKind.STUCK: frozenset(),
+    SensorFaultKind.DRIFT: frozenset({"by"}),
+    SensorFaultKind.NOISE: frozenset({"by"}),
+    SensorFaultKind.SPIKE: frozenset({"by", "share"}),
+    SensorFaultKind.WRONG_UNIT: frozenset({"unit", "factor"}),
+    SensorFaultKind.BAD_QUALITY: frozenset({"quality"}),
     LinkFaultKind.DELAY: frozenset({"by"}),
     LinkFaultKind.CUT: frozenset(),
     LinkFaultKind.CLOCK_SKEW: frozenset({"by"}),
 }
 """Fields of `SignalFault` and `LinkFault` that have an effect on a kind of fault."""
+DRAWN = frozenset({"by", "share", "unit", "factor"})
+"""Those that a draw has too."""
+OF_NUMBERS = frozenset(
+    {
+        *(SensorFaultKind.DRIFT, SensorFaultKind.NOISE),
+        *(SensorFaultKind.SPIKE, SensorFaultKind.WRONG_UNIT),
+    }
+)
+"""Kinds of faults that only a signal of numbers can have."""
+SPIKE_SHARE = 0.05
+"""Share of the samples of a spike where the scenario does not say it."""
 
 
 class FaultQuality(StrEnum):
@@ -114,20 +108,27 @@ class ModelFault(Interval):
     severity: float = Field(default=1.0, gt=0, le=1, description="0 to 1, where 1 is the worst")
 
 
-def _checked_options(part: Any, kind: SignalFaultKind | LinkFaultKind) -> None:
+def _checked_options(part: Any, kind: SensorFaultKind | LinkFaultKind) -> None:
     """Refuse an option that has no effect on a kind of fault, and the lack of one it needs."""
     options = part.model_fields_set - {"fault", "on", "from_ns", "to_ns"}
     if foreign := sorted(options - KNOWN[kind]):
         raise ValueError(f"a {kind} has no `{foreign[0]}`; leave it out")
+    _check_needed(part, kind)
+
+
+def _check_needed(part: Any, kind: str) -> None:
+    """Refuse a kind of fault without the option that it needs."""
     if kind in NEEDED and getattr(part, NEEDED[kind][0]) is None:
         field, words = NEEDED[kind]
         raise ValueError(f"a {kind} needs `{field}`: {words}")
+    if kind == SensorFaultKind.WRONG_UNIT and (part.unit is None) == (part.factor is None):
+        raise ValueError("a wrong-unit needs either `unit`, such as unit: mbar, or `factor`")
 
 
 class SignalFault(Interval):
     """A fault of a sensor: the machine is well, and its signal is wrong."""
 
-    fault: SignalFaultKind = Field(description="what is wrong with the signal")
+    fault: SensorFaultKind = Field(description="what is wrong with the signal")
     on: SignalReference = Field(description="the signal, as EQUIPMENT/SIGNAL")
     by: Quantity | None = Field(
         default=None, description="of drift, noise and spike: how far, in the signal's unit"
@@ -137,13 +138,23 @@ class SignalFault(Interval):
         description="of dropout and spike: share of the samples (default: all of a dropout, 5 % of"
         " a spike)",
     )
-    factor: float | None = Field(default=None, description="of wrong-unit: what values come to")
+    unit: UnitCode | None = Field(
+        default=None, description="of wrong-unit: the unit that the sensor was set to, such as mbar"
+    )
+    factor: Factor | None = Field(
+        default=None, description="of wrong-unit, instead of `unit`: what values are multiplied by"
+    )
     quality: FaultQuality = Field(default=FaultQuality.BAD, description="of bad-quality")
 
     @model_validator(mode="after")
     def _has_its_options(self) -> Self:
         _checked_options(self, self.fault)
         return self
+
+    @property
+    def faulty_share(self) -> float:
+        """The share of the samples that have the fault, above 0, to 1."""
+        return self.share or (SPIKE_SHARE if self.fault is SensorFaultKind.SPIKE else 1.0)
 
 
 class LinkFault(Interval):
@@ -190,7 +201,8 @@ class FaultDraw(ScenarioPart):
         default=None, description="of drift, noise and spike: how far, in the signal's unit"
     )
     share: Share | None = Field(default=None, description="of dropout and spike")
-    factor: float | None = Field(default=None, description="of wrong-unit")
+    unit: UnitCode | None = Field(default=None, description="of wrong-unit")
+    factor: Factor | None = Field(default=None, description="of wrong-unit, instead of `unit`")
 
     @model_validator(mode="after")
     def _fits_its_time(self) -> Self:
@@ -204,18 +216,17 @@ class FaultDraw(ScenarioPart):
     def _has_its_options(self) -> Self:
         is_sensor = "/" in self.on
         for name in self.draw:
-            if is_sensor and name not in set(SignalFaultKind):
+            if is_sensor and name not in set(SensorFaultKind):
                 raise ValueError(
-                    f"{name!r} is no fault of a signal; write {one_of(SignalFaultKind)}"
+                    f"{name!r} is no fault of a signal; write {one_of(SensorFaultKind)}"
                 )
-            if is_sensor and name in NEEDED and getattr(self, NEEDED[name][0]) is None:
-                field, words = NEEDED[name]
-                raise ValueError(f"a {name} needs `{field}`: {words}")
+            if is_sensor:
+                _check_needed(self, name)
         for name in () if is_sensor else self.draw:
             if name in {LinkFaultKind.DELAY, LinkFaultKind.CLOCK_SKEW}:
                 raise ValueError(f"a {name} cannot be drawn; write it as an entry of its own")
         useful = {field for name in self.draw for field in KNOWN.get(name, ()) if is_sensor}
-        given = self.model_fields_set & {"by", "share", "factor"}
+        given = self.model_fields_set & DRAWN
         if foreign := sorted(given - useful):
             raise ValueError(f"none of these faults has a `{foreign[0]}`; leave it out")
         return self
@@ -224,9 +235,9 @@ class FaultDraw(ScenarioPart):
         """The fault that a draw has come to, as if the file had it."""
         span = {"from": from_ns, "to": to_ns, "on": self.on}
         if "/" in self.on:
-            useful = KNOWN[kind] & {"by", "share", "factor"}
+            useful = KNOWN[kind] & DRAWN
             options = {name: getattr(self, name) for name in useful}
-            return SignalFault.model_construct(fault=SignalFaultKind(kind), **options, **span)
+            return SignalFault.model_construct(fault=SensorFaultKind(kind), **options, **span)
         if kind in set(LinkFaultKind):
             return LinkFault.model_construct(fault=LinkFaultKind(kind), **span)
         return ModelFault.model_construct(fault=kind, severity=self.severity, **span)
@@ -252,7 +263,7 @@ def _kind_of_entry(value: Any) -> str:
         return "<ServerRestart>"
     if fault in set(LinkFaultKind):
         return "<LinkFault>"
-    if fault in set(SignalFaultKind) or "/" in on:
+    if fault in set(SensorFaultKind) or "/" in on:
         return "<SignalFault>"
     return "<ModelFault>"
 

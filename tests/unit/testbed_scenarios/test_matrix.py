@@ -5,7 +5,7 @@ import pytest
 from broker.errors import Invalid
 from testbed_scenarios import matrix
 from testbed_scenarios.model import Scenario
-from testbed_scenarios.quantities import Amount
+from testbed_scenarios.quantities import PhysicalValue
 
 FIELDS = {
     "scenario": "a",
@@ -38,7 +38,7 @@ def test_every_combination_runs_with_every_seed():
         "shut_opening=0.6, severity=1, seed 1",
     ]
     last = runs[-1].scenario
-    assert last.equipment["rig"].parameters == {"shut_opening": Amount(0.7)}
+    assert last.equipment["rig"].parameters == {"shut_opening": PhysicalValue(0.7)}
     assert (last.timeline[0].severity, last.seed, last.sweep) == (1.0, 3, {})
     assert len({run.label for run in runs}) == 12
 

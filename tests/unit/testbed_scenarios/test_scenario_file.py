@@ -7,7 +7,7 @@ from broker.streams import Dtype, Signal
 from testbed_scenarios import file
 from testbed_scenarios.catalogue import Catalogue, EquipmentFacts, ParameterFacts
 from testbed_scenarios.model import CommandPrototype, CsvEquipment, ModelEquipment, Scenario
-from testbed_scenarios.quantities import Amount
+from testbed_scenarios.quantities import PhysicalValue
 from testbed_scenarios.timeline_model import LinkFault, ModelFault, SignalFault
 
 GOOD = """\
@@ -32,6 +32,7 @@ timeline:
   - {fault: server-restart, at: 400s}
   - {draw: [bearing, cavitation], on: rig, every: 5min, lasting: 20s..60s}
   - {set: mill/demand, at: 7min, value: 0.5}
+  - {fault: stuck, on: mill/Running, from: 1s, to: 2s}
 prototypes:
   detector:
     command: python detector.py
@@ -101,7 +102,7 @@ def test_a_scenario_is_what_its_file_says():
     assert isinstance(drift, SignalFault)
     assert isinstance(delay, LinkFault)
     assert (valve.from_ns, valve.to_ns, valve.severity) == (60 * 10**9, 120 * 10**9, 0.8)
-    assert (drift.by, delay.by) == (Amount(0.5, "bar"), 5 * 10**9)
+    assert (drift.by, delay.by) == (PhysicalValue(0.5, "bar"), 5 * 10**9)
     assert scenario.seeds == tuple(range(1, 11))
 
 
@@ -141,21 +142,26 @@ FORM = [
     ("fault: drift", "fault: driift", "f:18:13: timeline.1.fault: it must be one of 'dropout', 's"),
     ("by: 5s", "by: -5s", "f:19:5: timeline.2: a delay must be longer than 0"),
     ("fault: delay", "fault: cut", "f:19:5: timeline.2: a cut has no `by`; leave it out"),
+    ("fault: stuck", "fault: stuk", "f:23:13: timeline.6.fault: it must be one of 'dropout', 'st"),
+    ("fault: stuck", "fault: wrong-unit", "f:23:5: timeline.6: a wrong-unit needs either `unit`,"),
+    ("stuck, on", "wrong-unit, unit: mbarr, on", "f:23:31: timeline.6.unit: 'mbarr' is no UCUM u"),
+    ("stuck, on", "wrong-unit, factor: 0, on", "f:23:33: timeline.6.factor: '0' is no factor"),
+    ("stuck, on", "spike, by: 1, share: 5, on", "f:23:34: timeline.6.share: '5' is no share (w"),
     ("at: 400s", "from: 400s", "f:20:5: timeline.3.at: this field is missing; when, such as at"),
     ("20s..60s", "60s..20s", "f:21:66: timeline.4.lasting: 1min..20s ends before it begins"),
     ("20s..60s", "20s..60min", "f:21:5: timeline.4: faults of 20s..1h do not fit into `every`"),
     ("on: rig, every", "on: rig/Pressure, every", "f:21:5: timeline.4: 'bearing' is no fault of"),
     ("value: 0.5", "value: half", "f:22:41: timeline.5.value: 'half' is no number"),
-    ("    command: python detector.py\n", "", "f:24:3: prototypes.detector: say which program t"),
-    ("rules.control:main", "rules.control", "f:29:15: prototypes.controller.function: it must m"),
-    ("outputs: [score]", "output: [score]", "f:27:5: prototypes.detector.output: there is no su"),
-    ("outputs: [score]", "outputs: [a, a]", "f:24:3: prototypes.detector: the output 'a' stands"),
-    ("inputs: {rig: rig}\n    outputs: [score]", "outputs: []", "f:24:3: prototypes.detector: it"),
-    ("{above: 3}", "{abov: 3}", "f:34:36: expectations.1.never.abov: there is no such field; did"),
-    ("count: {at", "cont: {at", "f:35:5: expectations.2: it expects nothing: add one of"),
-    ("300 MB", "300 furlong", "f:37:45: expectations.4.memory.at_most: 'furlong' is no unit"),
-    ("1..10", "10..1", "f:39:8: seeds: the seeds 10..1 end before they begin"),
-    ("1..10", "1..1000000", "f:39:8: seeds: 1..1000000 are 1,000,000 seeds (10,000 are the most)"),
+    ("    command: python detector.py\n", "", "f:25:3: prototypes.detector: say which program t"),
+    ("rules.control:main", "rules.control", "f:30:15: prototypes.controller.function: it must m"),
+    ("outputs: [score]", "output: [score]", "f:28:5: prototypes.detector.output: there is no su"),
+    ("outputs: [score]", "outputs: [a, a]", "f:25:3: prototypes.detector: the output 'a' stands"),
+    ("inputs: {rig: rig}\n    outputs: [score]", "outputs: []", "f:25:3: prototypes.detector: it"),
+    ("{above: 3}", "{abov: 3}", "f:35:36: expectations.1.never.abov: there is no such field; did"),
+    ("count: {at", "cont: {at", "f:36:5: expectations.2: it expects nothing: add one of"),
+    ("300 MB", "300 furlong", "f:38:45: expectations.4.memory.at_most: 'furlong' is no unit"),
+    ("1..10", "10..1", "f:40:8: seeds: the seeds 10..1 end before they begin"),
+    ("1..10", "1..1000000", "f:40:8: seeds: 1..1000000 are 1,000,000 seeds (10,000 are the most)"),
     ("seed: 7", "seed: 7\nseed: 8", "f:6:1: seed: it stands twice; the first is on line 5"),
     ("seed: 7", "seed: [", "f:5:1: this is not YAML: the [ that is opened here is not clo"),
 ]
@@ -198,6 +204,12 @@ CHECKS = [
     ("[bearing, cav", "[valve, cav", "f:21:5: timeline.4: valve on rig overlaps with that of tim"),
     ("[bearing, cav", "[stuck, cav", "f:21:13: timeline.4.draw.0: stuck is a fault of a signal;"),
     ("every: 5min", "every: 15min", "f:21:51: timeline.4.every: 15min does not fit into the 10min"),
+    (
+        "- {fault: stuck, on: mill/Running",
+        "- {fault: wrong-unit, unit: A, on: mill/Pressure",
+        "f:23:31: timeline.6.unit: bar cannot be converted to A (name two units of one kind)",
+    ),
+    ("stuck, on", "noise, by: 1, on", "f:23:13: timeline.6.fault: Running is a bool and cannot"),
     ("mill/demand", "mill/deman", "f:22:11: timeline.5.set: mill has no input 'deman'; did you"),
     ("mill/demand", "rig/opening", "this input is fed by controller/valve/opening; leave one of"),
     ("mill/demand", "bench/opening", "bench is played back and has no inputs"),
@@ -207,26 +219,26 @@ CHECKS = [
         "{rig: detector}\n    outputs: [score]",
         "is a prototype:",
     ),
-    ("  detector:\n", "  bench:\n", "f:24:3: prototypes.bench: an equipment has this name alread"),
+    ("  detector:\n", "  bench:\n", "f:25:3: prototypes.bench: an equipment has this name alread"),
     ("anomaly, eventually", "anomaly/x, eventually", "there is no stream 'detector/score/anomaly'"),
     ("signal: detector/score/anomaly", "signal: detector/scor/x", "there is no stream 'detector/s"),
-    ("signal: rig/Pressure", "signal: rig/Presure", "f:34:14: expectations.1.signal: rig has no"),
-    ("{above: 3}", "{is: true}", "f:34:28: expectations.1.never: Pressure is a number, and never"),
-    ("stream: rig", "stream: rag", "f:35:14: expectations.2.stream: there is no stream 'rag'"),
+    ("signal: rig/Pressure", "signal: rig/Presure", "f:35:14: expectations.1.signal: rig has no"),
+    ("{above: 3}", "{is: true}", "f:35:28: expectations.1.never: Pressure is a number, and never"),
+    ("stream: rig", "stream: rag", "f:36:14: expectations.2.stream: there is no stream 'rag'"),
     ("truth: rig", "truth: detector", "there is no equipment 'detector' whose faults could be de"),
     ("after: {fault: valve}", "after: {fault: valv}", "the timeline has no fault 'valv'; did you"),
     ("after: {fault: valve}", "after: {event: boom}", "the timeline has no event 'boom'"),
-    ("resources: detector", "resources: rig", "f:37:17: expectations.4.resources: there is no pro"),
-    ("{above: 3}", "{above: 3}, from: 1h", "f:34:53: expectations.1.from: 1h is outside the scen"),
-    ("[0.6, 0.7]", "[0.6, 7]", "f:38:54: sweep.equipment.rig.parameters.shut_opening.1: 7 is outs"),
+    ("resources: detector", "resources: rig", "f:38:17: expectations.4.resources: there is no pro"),
+    ("{above: 3}", "{above: 3}, from: 1h", "f:35:53: expectations.1.from: 1h is outside the scen"),
+    ("[0.6, 0.7]", "[0.6, 7]", "f:39:54: sweep.equipment.rig.parameters.shut_opening.1: 7 is outs"),
     ("[0.6, 0.7]", "[0.6, wide]", "shut_opening.1: equipment.rig.parameters.shut_opening: 'wide'"),
-    ("[0.6, 0.7]", "[]", "f:38:9: sweep.equipment.rig.parameters.shut_opening: it has no values"),
+    ("[0.6, 0.7]", "[]", "f:39:9: sweep.equipment.rig.parameters.shut_opening: it has no values"),
     ("sweep: {equipment.rig.", "sweep: {equipment.rag.", "there is no field 'rag'; did you mean "),
     ("rig.parameters.shut", "rig.parameters.shot", "pump-rig has no such parameter; did you mean"),
     (
         "1..10",
         "1..9000",
-        "f:38:1: sweep: these are 18,000 runs (2 values by 9000 seeds), and 1,000",
+        "f:39:1: sweep: these are 18,000 runs (2 values by 9000 seeds), and 1,000",
     ),
 ]
 
@@ -242,7 +254,7 @@ def test_all_mistakes_are_told_at_once_and_in_order():
         file.read(text, "f")
     first, *lines = refused.value.message.splitlines()
     assert first == "4 mistakes in the scenario:"
-    assert [line.split(":")[1] for line in lines] == ["5", "17", "21", "37"]
+    assert [line.split(":")[1] for line in lines] == ["5", "17", "21", "38"]
 
 
 def test_a_problem_with_a_file_is_told_where_the_file_is_named():

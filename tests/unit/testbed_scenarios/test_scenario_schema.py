@@ -110,14 +110,14 @@ def test_every_field_has_a_description():
 
 
 def test_every_default_is_taken_by_the_reader():
-    shown = dict(properties(schema.json_schema()))
-    assert shown[".quantum"]["default"] == "1s"
-    assert shown[".start"]["default"] == "2026-01-01T00:00:00Z"
-    assert shown[".$defs.CommandPrototype.answers_within"]["default"] == "10s"
+    defined = dict(properties(schema.json_schema()))
+    assert defined[".quantum"]["default"] == "1s"
+    assert defined[".start"]["default"] == "2026-01-01T00:00:00Z"
+    assert defined[".$defs.CommandPrototype.answers_within"]["default"] == "10s"
     smallest = {"scenario": "a", "duration": "1s", "equipment": {"rig": {"model": "pump-rig"}}}
     defaults = {
-        name: shown[f".{name}"]["default"]
+        name: defined[f".{name}"]["default"]
         for name in Scenario.model_json_schema()["properties"]
-        if "default" in shown[f".{name}"]
+        if "default" in defined[f".{name}"]
     }
     assert Scenario.from_document({**smallest, **defaults}).start_ns == 1_767_225_600 * 10**9

@@ -2,7 +2,7 @@
 
 from testbed_scenarios import timeline
 from testbed_scenarios.model import Scenario
-from testbed_scenarios.quantities import Amount
+from testbed_scenarios.quantities import PhysicalValue
 from testbed_scenarios.timeline_model import LinkFault, ModelFault, SignalFault
 
 FIELDS = {
@@ -55,7 +55,7 @@ def test_a_draw_on_a_signal_has_faults_of_the_sensor_with_their_options():
     plan = timeline.planned(scenario(draw), seed=3)
     assert all(isinstance(fault, SignalFault) and fault.on == "rig/Pressure" for fault in plan)
     assert {(str(fault.fault), fault.by) for fault in plan} == {
-        ("spike", Amount(2.0, "bar")),
+        ("spike", PhysicalValue(2.0, "bar")),
         ("stuck", None),
     }
 

@@ -7,7 +7,7 @@ from typing import Self
 from broker.streams import Signal
 from testbed_scenarios import quantities
 from testbed_scenarios.catalogue import EquipmentFacts, Path
-from testbed_scenarios.findings import Finding, unknown
+from testbed_scenarios.findings import ScenarioFinding, unknown
 from testbed_scenarios.model import Scenario
 
 
@@ -31,7 +31,7 @@ class ScenarioStreams:
             streams |= dict.fromkeys(f"{name}/{output}" for output in prototype.outputs)
         return cls(streams)
 
-    def of_stream(self, path: Path, stream: str) -> Iterator[Finding]:
+    def of_stream(self, path: Path, stream: str) -> Iterator[ScenarioFinding]:
         """The finding about a reference to a stream that is not there."""
         if stream in self.signals:
             return
@@ -40,14 +40,14 @@ class ScenarioStreams:
             sentence = f"{stream!r} is a prototype: write which of its streams, {outputs[0]}"
         else:
             sentence = unknown(f"there is no stream {stream!r}", stream, self.signals)
-        yield Finding(path, sentence)
+        yield ScenarioFinding(path, sentence)
 
-    def of_signal(self, path: Path, reference: str) -> Iterator[Finding]:
+    def of_signal(self, path: Path, reference: str) -> Iterator[ScenarioFinding]:
         """The finding about a reference to a signal that is not there."""
         stream, name = quantities.signal_parts(reference)
         if f"{stream}/{name}" in self.signals:
             sentence = f"{reference!r} is a stream: write which of its signals, {reference}/SIGNAL"
-            yield Finding(path, sentence)
+            yield ScenarioFinding(path, sentence)
             return
         if stream not in self.signals:
             yield from self.of_stream(path, stream)
@@ -55,7 +55,7 @@ class ScenarioStreams:
         signals = self.signals[stream]
         if signals is not None and name not in signals:
             sentence = f"{stream} has no signal {name!r}"
-            yield Finding(path, unknown(sentence, name, signals))
+            yield ScenarioFinding(path, unknown(sentence, name, signals))
 
     def signal(self, reference: str) -> Signal | None:
         """The signal of a reference, None where it is not there or not known yet."""
