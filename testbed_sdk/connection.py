@@ -64,7 +64,7 @@ class Testbed:
         stack: AsyncExitStack,
     ) -> None:
         """Made by `connect`."""
-        self.time: ProgramTime = WallTime(clock)
+        self.program_time: ProgramTime = WallTime(clock)
         self.member: RunMember | None = None
         """This program's part in a run, where it follows the run's clock."""
         self._settings = settings
@@ -89,7 +89,7 @@ class Testbed:
             machine=self._clock,
             published=self._positions,
         )
-        self.member = self.time = member
+        self.member = self.program_time = member
         self._clock = member.clock
         self._run_history = RunHistory(self._api, self._settings.space, member.clock)
         self._output_tasks.append(self._tasks.create_task(member.run(), name="clock of the run"))
@@ -101,17 +101,17 @@ class Testbed:
 
     def now_ns(self) -> int:
         """Return the present instant as `now` does, in ns since 1970."""
-        return self.time.now_ns()
+        return self.program_time.now_ns()
 
     async def sleep(self, duration_s: float) -> None:
         """Return once so many seconds have passed: of the machine, or of the run."""
-        await self.time.sleep(duration_s)
+        await self.program_time.sleep(duration_s)
 
     def timeout(self, duration_s: float) -> AbstractAsyncContextManager[asyncio.Timeout]:
         """Limit a block: `async with testbed.timeout(5):` raises TimeoutError after 5 s of the
         machine, or of the run.
         """
-        return self.time.timeout(duration_s)
+        return self.program_time.timeout(duration_s)
 
     def _positions(self) -> dict[StreamAddress, dict[str, int]]:
         """The last batches of the outputs: stream -> epoch -> seq."""
@@ -170,7 +170,7 @@ class Testbed:
             future_limit_s=future_limit_s,
             description=description,
         )
-        with self.time.call("output"):
+        with self.program_time.call("output"):
             return await self._open_output(name, proposal)
 
     async def _open_output(self, name: str, proposal: StreamSpec) -> Output:
@@ -198,7 +198,7 @@ class Testbed:
             source=source_of(kind, space),
             ring_bytes=self._settings.ring_bytes,
             newest_before=newest_before,
-            time=self.time,
+            time=self.program_time,
         )
         await output.publish_spec()
         self.outputs.append(output)
@@ -241,7 +241,7 @@ class Testbed:
             points,
             aggregation=Aggregation.parse(every, how),
         )
-        with self.time.call("history"):
+        with self.program_time.call("history"):
             if self.member is not None:
                 await self._run_history.wait_stored(address, self.member.newest_ns, self.outputs)
             return await history.fetch(self._api, address, query)
@@ -249,7 +249,7 @@ class Testbed:
     async def freshness(self, name: str) -> Health:
         """Fetch the freshness of an input or output with its alarms; stale if none is published."""
         address = bound(self._settings.inputs | self._settings.outputs, name, "input or output")
-        with self.time.call("freshness"):
+        with self.program_time.call("freshness"):
             stream = await self._api.get(f"/streams/{address}", StreamResponse)
         stated = stream.freshness.get(self._settings.space)
         return _NO_HEALTH if stated is None else stated.health()

@@ -14,7 +14,7 @@ import structlog
 from broker import run_clock
 from broker.bus import client
 from broker.clock import NS_PER_S, Clock
-from broker.errors import Corrupt, Invalid, Unavailable
+from broker.errors import Corrupt, Forbidden, Invalid, Unavailable
 from broker.namespace import EquipmentAddress, RunTopic, StreamAddress, Verb
 from broker.run_clock import JOIN, Positions, Ready, Tick
 from testbed_sdk import workers
@@ -201,18 +201,29 @@ class RunMember:
             self._bus.subscribe([topic], capacity=100, overflow="drop_oldest") as inbox,
         ):
             self._tasks.create_task(self._ask(), name="clock of the run is asked for")
-            async for message in inbox:
-                try:
-                    tick = run_clock.decode_tick(message.payload)
-                except Corrupt as exc:
-                    log.warning("tick was not understood", reason=str(exc))
-                    continue
-                if self._tick is None or tick.quantum > self._tick.quantum:
-                    self._begin(tick)
-                    await self._work_off(tick)
+            try:
+                await self._follow(inbox)
+            except Forbidden as exc:
+                if self._joined.done():
+                    raise
+                self._joined.set_exception(exc)
+
+    async def _follow(self, inbox: client.Inbox) -> None:
+        async for message in inbox:
+            try:
+                tick = run_clock.decode_tick(message.payload)
+            except Corrupt as exc:
+                log.warning("tick was not understood", reason=str(exc))
+                continue
+            if self._tick is None or tick.quantum > self._tick.quantum:
+                self._begin(tick)
+                await self._work_off(tick)
 
     async def join(self, within_s: float) -> None:
-        """Return once the coordinator has told the start; raises Unavailable after `within_s`."""
+        """Return once the coordinator has told the start.
+
+        Raises Unavailable after `within_s`, Forbidden if the credential is of no member.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await asyncio.shield(self._joined)

@@ -54,7 +54,7 @@ class _Blocking(Generic[_Async]):
 
     def _call(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
         """Run a coroutine on the loop, within the caller's time limits."""
-        return self._thread.call(_limited(self._thread.value.time, coroutine))
+        return self._thread.call(_limited(self._thread.value.program_time, coroutine))
 
 
 def _blocking(
@@ -147,7 +147,7 @@ class SyncTestbed(_Blocking[Testbed]):
         """Limit a block: the call of the SDK that is in flight after `duration_s` of the machine,
         or of the run, or the next one, raises TimeoutError.
         """
-        end_ns = self._async.time.passed_ns() + round(duration_s * NS_PER_S)
+        end_ns = self._async.program_time.passed_ns() + round(duration_s * NS_PER_S)
         before = _END_NS.get()
         limit = _END_NS.set(end_ns if before is None else min(before, end_ns))
         try:

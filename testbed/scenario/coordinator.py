@@ -1,9 +1,10 @@
 """Sets the clock of a run: a quantum at a time, once every member has worked off the last one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -323,7 +324,23 @@ class Coordinator:
 
     # --- what members send ----------------------------------------------------------------------
 
-    async def follow_answers(self, inbox: client.Inbox) -> None:
+    async def subscribe(self, stack: AsyncExitStack) -> dict[str, Coroutine[Any, Any, None]]:
+        """Subscribe to the members, until the stack is left; returns what takes their messages."""
+        space = self._space
+        answers = [str(RunTopic(space, Verb.READY, address)) for address in self._seats]
+        data = [str(StreamTopic(space, Verb.DATA, each)) for each in sorted(self._observed)]
+        following: dict[str, Coroutine[Any, Any, None]] = {}
+        if answers:
+            inbox = self._bus.subscribe(answers, capacity=10_000, overflow="drop_oldest")
+            of_members = await stack.enter_async_context(inbox)
+            following["answers of the run"] = self._follow_answers(of_members)
+        if data:
+            inbox = self._bus.subscribe(data, capacity=100_000, overflow="drop_oldest")
+            of_outputs = await stack.enter_async_context(inbox)
+            following["outputs of the run"] = self._follow_outputs(of_outputs)
+        return following
+
+    async def _follow_answers(self, inbox: client.Inbox) -> None:
         """Take the members' answers, until cancelled."""
         async for message in inbox:
             inbox.ack(message)
@@ -361,7 +378,7 @@ class Coordinator:
         topic = str(RunTopic(self._space, Verb.CLOCK, seat.member.address))
         await self._bus.submit(topic, run_clock.encode_tick(seat.tick))
 
-    async def follow_outputs(self, inbox: client.Inbox) -> None:
+    async def _follow_outputs(self, inbox: client.Inbox) -> None:
         """Take the batches that members publish, until cancelled."""
         async for message in inbox:
             inbox.ack(message)
@@ -438,18 +455,8 @@ async def open(  # noqa: A001, PLR0913 - `coordinator.open` says what it does; t
         observe=observe,
         is_ahead=is_ahead,
     )
-    answers = [str(RunTopic(space, Verb.READY, member.address)) for member in members]
-    data = [str(StreamTopic(space, Verb.DATA, address)) for address in outputs]
     async with AsyncExitStack() as stack:
-        following = {}
-        if answers:
-            inbox = bus.subscribe(answers, capacity=10_000, overflow="drop_oldest")
-            of_members = await stack.enter_async_context(inbox)
-            following["answers of the run"] = coordinator.follow_answers(of_members)
-        if data:
-            inbox = bus.subscribe(data, capacity=100_000, overflow="drop_oldest")
-            of_outputs = await stack.enter_async_context(inbox)
-            following["outputs of the run"] = coordinator.follow_outputs(of_outputs)
+        following = await coordinator.subscribe(stack)
         try:
             async with tasks.background(following):
                 yield coordinator

@@ -219,8 +219,7 @@ async def read_and(testbed, owners, path, body):
 
 async def first_batch(stream_input):
     """The first batch that an input yields."""
-    async with contextlib.aclosing(aiter(stream_input)) as batches:
-        return await anext(batches)
+    return await anext(aiter(stream_input))
 
 
 async def test_inputs_that_were_connected_before_their_streams_were_registered_read_them(

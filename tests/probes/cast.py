@@ -171,6 +171,7 @@ async def made(folder: Path, now_ns: int) -> Cast:
         pause, listing = await _stop_and_show(making)
     await _record(folder, listing)
     known = {Entry(LIVE, each) for each in STREAMS}
+    known |= {Entry(RUN, each) for each in (SCORE, clock_stream("company"))}
     rights = Rights(
         ORGANISATIONS,
         tuple(making.principals),

@@ -91,7 +91,7 @@ async def test_the_place_of_a_task_is_the_line_of_the_program() -> None:
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(on_a_thread(), name="main")
         await turned()
-        assert workers.place_of(task).startswith("its task 'main' at test_workers.py:")
+        assert workers.place_of(task).startswith("its task 'main' is at work, at test_workers.py:")
         assert workers.place_of(task).endswith("in on_a_thread")
 
 
