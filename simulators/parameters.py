@@ -34,7 +34,11 @@ def parameter(default: float, unit: str, low: float, high: float, description: s
 
 def parameters_of(constants: type[Any]) -> tuple[Parameter, ...]:
     """The parameters of a dataclass of constants, in its order."""
-    return tuple(Parameter(each.name, each.default, **each.metadata) for each in fields(constants))
+    return tuple(_parameter(each.name, each.default, each.metadata) for each in fields(constants))
+
+
+def _parameter(name: str, default: Any, metadata: Mapping[str, Any]) -> Parameter:
+    return Parameter(name, default, **metadata)
 
 
 def constants_with(

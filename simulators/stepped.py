@@ -105,8 +105,20 @@ class ModelInfo:
             fault_every_s=fault_every_s,
             inputs=dict(inputs or {}),
         )
+        self._check_inputs(settings.inputs)
         constants = constants_with(self.constants, parameters or {}, self.name)
         return SteppedModel(self, constants, settings)
+
+    def _check_inputs(self, inputs: Mapping[str, float]) -> None:
+        """Raise Invalid for a first input out of its range: nobody has turned anything yet."""
+        limited = self.limited(inputs)
+        for signal in self.inputs:
+            if inputs.get(signal.name) != limited.get(signal.name):
+                low, high = limits_of(signal)
+                raise Invalid(
+                    f"input {signal.name} of {self.name} is {inputs[signal.name]:g} {signal.unit}",
+                    hint=f"{low:g} to {high:g} {signal.unit}: {signal.description}",
+                )
 
     def limited(self, inputs: Mapping[str, float]) -> dict[str, float]:
         """Inputs limited to their ranges; raises Invalid for an unknown or no finite one."""
@@ -225,7 +237,7 @@ class SteppedModel:
 
 @dataclass(slots=True)
 class _Run:
-    """A machine in its present state, and the number of rows that it has values."""
+    """A machine in its present state, and the number of rows that it gave."""
 
     equations: Equations
     noise: Iterator[Sequence[float]]

@@ -22,7 +22,10 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "demo",
             "Run machine, gateway, server and prototype on this machine, and check every sample.",
         ),
-        "simulate": ("simulate", "Run a simulated machine behind an OPC UA server."),
+        "simulate": (
+            "simulate",
+            "Run a simulated machine behind an OPC UA server, or publishing over MQTT.",
+        ),
         "tap": ("stream", "Print a stream as it arrives, until Ctrl-C."),
         "history": (
             "stream",

@@ -44,15 +44,27 @@ MOST_PICOSECONDS = 10_000
 """OPC UA Part 4, 7.11.4: in tens of picoseconds, below a whole 100 ns."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_UNITS: dict[str, tuple[str, int]] = {
-    "[g]": ("standard acceleration of free fall", 4928560),  # K40
-    "A": ("ampere", 4279632),  # AMP
-    "bar": ("bar", 4342098),  # BAR
-    "Cel": ("degree Celsius", 4408652),  # CEL
-    "V": ("volt", 5655636),  # VLT
-    "L/min": ("litre per minute", 19506),  # L2
+_UNITS: dict[str, tuple[str, bytes]] = {
+    "%": ("percent", b"P1"),
+    "/min": ("reciprocal minute", b"C94"),
+    "1": ("one", b"C62"),
+    "[g]": ("standard acceleration of free fall", b"K40"),
+    "A": ("ampere", b"AMP"),
+    "bar": ("bar", b"BAR"),
+    "Cel": ("degree Celsius", b"CEL"),
+    "deg": ("degree", b"DD"),
+    "kJ": ("kilojoule", b"KJO"),
+    "kN": ("kilonewton", b"B47"),
+    "kW": ("kilowatt", b"KWT"),
+    "L/min": ("litre per minute", b"L2"),
+    "m": ("metre", b"MTR"),
+    "mm": ("millimetre", b"MMT"),
+    "mm/s": ("millimetre per second", b"C16"),
+    "N.m": ("newton metre", b"NU"),
+    "V": ("volt", b"VLT"),
+    "W": ("watt", b"WTT"),
 }
-"""Unit -> its name and the number of its UNECE code; OPC UA Part 8, 5.6.4.3."""
+"""Unit -> its name and its UNECE code, whose bytes are its number; OPC UA Part 8, 5.6.4.3."""
 
 
 class OpcUaFace:
@@ -218,10 +230,10 @@ async def _describe(node: Node, signal: Signal) -> None:
     """Write description, unit, range and decimals; the unit's display name is its UCUM code."""
     description = ua.DataValue(ua.Variant(ua.LocalizedText(signal.description)))
     await node.write_attribute(ua.AttributeIds.Description, description)
-    meaning, number = _UNITS.get(signal.unit, ("", -1))
+    meaning, code = _UNITS.get(signal.unit, ("", b""))
     unit = ua.EUInformation(
         NamespaceUri="http://www.opcfoundation.org/UA/units/un/cefact",
-        UnitId=number,
+        UnitId=int.from_bytes(code, "big") if code else -1,
         DisplayName=ua.LocalizedText(signal.unit),
         Description=ua.LocalizedText(meaning),
     )

@@ -334,7 +334,7 @@ class _Cell:
 
 
 def _less(left: float, passed: float) -> float:
-    """What is left after some has passed, 0 where that is next to nothing."""
+    """Return the rest after some has passed, 0 where that is next to nothing."""
     rest = left - passed
     return rest if rest > _EPSILON else 0.0
 

@@ -1,11 +1,12 @@
-"""`testbed simulate`: a simulated machine behind an OPC UA server.
+"""`testbed simulate`: a simulated machine behind an OPC UA server, or on a broker of sensors.
 
-A command checks its options before it loads the OPC UA server, so that a wrong one is said at once.
+A command checks its options before it loads the server, so that a wrong one is said at once.
 """
 
 import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,11 +15,26 @@ from testbed.terminal import durations, run
 from testbed.terminal.options import Json, example
 from testbed.terminal.screen import announce, out, print_json
 
+if TYPE_CHECKING:
+    from simulators.model import RowSource
+    from testbed.simulator.machine import SimulatorOptions
+
 EXAMPLE = example("testbed simulate pump-rig --fault valve@60..120")
 KEYS = Path("testbed-data/simulator-pki")
+MODELS: Mapping[str, tuple[str, str]] = {
+    "pump-rig": ("Simulate a water pump rig, with faults if wanted.", "--fault valve@60..120"),
+    "press": ("Simulate a heated press whose tool wears.", "--set heater=3 --fault leak@60..300"),
+    "robot-cell": ("Simulate a robot that shares a table.", "--fault friction@60..300"),
+    "conveyor-line": ("Simulate three stations with buffers.", "--set buffer_1=2 --set speed=0.8"),
+    "cnc-spindle": ("Simulate a milling spindle that vibrates.", "--mqtt 127.0.0.1:1883"),
+}
+"""Each model of `simulators.catalogue` with its help and options of an example: a help needs no
+numpy."""
 
 simulate_app = typer.Typer(
-    help="Run a simulated machine behind an OPC UA server.", no_args_is_help=True, epilog=EXAMPLE
+    help="Run a simulated machine behind an OPC UA server, or publishing over MQTT.",
+    no_args_is_help=True,
+    epilog=EXAMPLE,
 )
 
 Port = Annotated[
@@ -26,6 +42,9 @@ Port = Annotated[
     typer.Option(min=0, max=65535, help="TCP port of the OPC UA server; 0 takes a free one"),
 ]
 Speed = Annotated[float, typer.Option(min=0.01, help="source seconds that are played in a second")]
+ModelName = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help="one model alone (default: every one)")
+]
 LedgerFile = Annotated[
     Path | None,
     typer.Option(help="new file for every row that is offered, to check against (default: none)"),
@@ -37,29 +56,58 @@ Secure = Annotated[
     bool, typer.Option("--secure", help="sign and encrypt sessions, with an own certificate")
 ]
 Period = Annotated[
-    float,
+    float | None,
     typer.Option(
         parser=durations.seconds,
         metavar="DURATION",
-        show_default="1s",
-        help="time of the rig between two rows, such as 1s or 250ms",
+        help="time of the machine between two rows, such as 1s or 250ms (default: the model's own)",
     ),
 ]
 Rows = Annotated[int | None, typer.Option(min=2, help="number of rows to play (default: no end)")]
-PumpRigFault = Annotated[
+FaultTexts = Annotated[
     list[str] | None,
     typer.Option(
-        help="fault to simulate, as kind@start..end in rig seconds; kind: valve, cavitation or"
-        " bearing; can be repeated (default: none)"
+        "--fault",
+        help="fault to simulate, as kind@start..end in seconds of the machine; `testbed simulate"
+        " list` has the kinds; can be repeated (default: none)",
     ),
 ]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="value of a parameter or an input of the model; `testbed simulate list` has them; can"
+        " be repeated (default: the model's own)",
+    ),
+]
+Mqtt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="publish to this broker over MQTT instead of serving OPC UA; USER@HOST:PORT with the"
+        " password in TESTBED_SOURCE_PASSWORD (default: none)",
+    ),
+]
+Topic = Annotated[
+    str | None,
+    typer.Option(help="topic of the MQTT messages (default: simulated/ and the machine's name)"),
+]
+WriteMapping = Annotated[
+    Path | None,
+    typer.Option(
+        "--write",
+        help="new file for the mapping of a gateway that reads this machine (default: none)",
+    ),
+]
+Seed = Annotated[int, typer.Option(help="seed of the random noise, a whole number")]
 FaultEvery = Annotated[
     float | None,
     typer.Option(
         parser=durations.seconds,
         metavar="DURATION",
-        help="time of the rig in which one fault of a random kind comes, again and again, such as"
-        " 20m; at least 1m (default: none)",
+        help="time of the machine in which one fault of a random kind comes, again and again, such"
+        " as 20m; at least 1m (default: none)",
     ),
 ]
 File = Annotated[
@@ -74,45 +122,61 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(simulate_app, name="simulate")
 
 
-@simulate_app.command("pump-rig", epilog=EXAMPLE)
-def simulate_pump_rig(
+@simulate_app.command("list", epilog=example("testbed simulate list press"))
+def list_models(model: ModelName = None, json: Json = False) -> None:
+    """List the models with their signals, inputs, faults and parameters."""
+    from testbed.simulator import listing
+
+    models = run.call(functools.partial(listing.models, model))
+    if json:
+        print_json(listing.as_json(models))
+    else:
+        listing.print_models(models, out)
+
+
+def simulate_model(
+    context: typer.Context,
     port: Port = 4840,
-    seed: Annotated[int, typer.Option(help="seed of the random noise, a whole number")] = 0,
-    period: Period = 1.0,
+    seed: Seed = 0,
+    period: Period = None,
     rows: Rows = None,
     speed: Speed = 1.0,
-    fault: PumpRigFault = None,
+    assignments: Assignments = None,
+    fault: FaultTexts = None,
     fault_every: FaultEvery = None,
+    mqtt: Mqtt = None,
+    topic: Topic = None,
+    write: WriteMapping = None,
     ledger: LedgerFile = None,
     wait: Wait = False,
     secure: Secure = False,
     json: Json = False,
 ) -> None:
-    """Simulate a water pump rig, with faults if wanted."""
-    from simulators.faults import Fault
-    from simulators.models import pump_rig
+    """Simulate the machine of the command's name; `MODELS` has its help."""
     from simulators.world import Playback
+    from testbed.simulator import machine
 
-    def checked() -> tuple[pump_rig.PumpRig, Playback]:
-        faults = [Fault.parse(text, pump_rig.FAULTS) for text in fault or []]
-        rig = pump_rig.PumpRig(
-            seed=seed,
-            period_s=period,
-            count=rows or 10**9,
-            faults=faults,
-            fault_every_s=fault_every,
+    def checked() -> "tuple[RowSource, SimulatorOptions]":
+        name = str(context.info_name)
+        chosen = machine.model(name, assignments or [], fault or [])
+        return chosen.make(seed, period, rows, fault_every), machine.SimulatorOptions(
+            object_name=chosen.info.object_name,
+            stream=chosen.info.stream,
+            port=port,
+            playback=Playback(speed),
+            broker=machine.broker_of(mqtt, topic or f"simulated/{name}"),
+            wait=wait,
+            ledger=ledger,
+            keys=KEYS if secure else None,
+            mapping=write,
         )
-        return rig, Playback(speed)
 
-    rig, playback = run.call(checked)
-    announce("starting the OPC UA server")
-    from testbed import simulator
+    _serve(checked, json=json)
 
-    options = simulator.SimulatorOptions(
-        port=port, playback=playback, wait=wait, ledger=ledger, keys=KEYS if secure else None
-    )
-    on_event = print_json if json else functools.partial(simulator.print_event, out=out)
-    run.run(simulator.simulate(rig, options, WallClock(), on_event))
+
+for _name, (_help, _options) in MODELS.items():
+    _epilog = example(f"testbed simulate {_name} {_options}")
+    simulate_app.command(_name, help=_help, epilog=_epilog)(simulate_model)
 
 
 @simulate_app.command("csv", epilog=example("testbed simulate csv rig.csv --times shifted"))
@@ -122,25 +186,37 @@ def csv(
     speed: Speed = 1.0,
     times: Times = "original",
     repeat: Repeat = False,
+    mqtt: Mqtt = None,
+    topic: Topic = None,
+    write: WriteMapping = None,
     ledger: LedgerFile = None,
     wait: Wait = False,
     secure: Secure = False,
     json: Json = False,
 ) -> None:
     """Play a recording as if it were the machine."""
-    from simulators import replay
     from simulators.world import Playback, TimestampMode
+    from testbed.simulator import machine
 
-    def checked() -> tuple[replay.Recording, Playback]:
-        return replay.read(file), Playback(speed, TimestampMode.parse(times))
+    def checked() -> "tuple[RowSource, SimulatorOptions]":
+        return machine.recording(file, repeat=repeat), machine.SimulatorOptions(
+            port=port,
+            playback=Playback(speed, TimestampMode.parse(times)),
+            broker=machine.broker_of(mqtt, topic or "simulated/rig"),
+            wait=wait,
+            ledger=ledger,
+            keys=KEYS if secure else None,
+            mapping=write,
+        )
 
-    recording, playback = run.call(checked)
-    announce("starting the OPC UA server")
-    from testbed import simulator
+    _serve(checked, json=json)
 
-    source = simulator.RepeatedSource(recording) if repeat else recording
-    options = simulator.SimulatorOptions(
-        port=port, playback=playback, wait=wait, ledger=ledger, keys=KEYS if secure else None
-    )
-    on_event = print_json if json else functools.partial(simulator.print_event, out=out)
-    run.run(simulator.simulate(source, options, WallClock(), on_event))
+
+def _serve(checked: "Callable[[], tuple[RowSource, SimulatorOptions]]", *, json: bool) -> None:
+    """Serve what the options describe, once they are checked, until Ctrl-C."""
+    source, options = run.call(checked)
+    announce("starting the OPC UA server" if options.broker is None else "connecting to the broker")
+    from testbed.simulator import serving
+
+    on_event = print_json if json else functools.partial(serving.print_event, out=out)
+    run.run(serving.simulate(source, options, WallClock(), on_event))

@@ -93,7 +93,7 @@ class DemoPlan:
         """
         if self.data is None:
             from simulators.faults import Fault  # noqa: PLC0415 - as below
-            from simulators.models import pump_rig  # noqa: PLC0415
+            from simulators.models import pump_rig  # noqa: PLC0415 - likewise
 
             Fault.parse(self.fault, pump_rig.FAULTS)
             return replace(self, speed=self.speed or self.model_speed)

@@ -48,7 +48,7 @@ def test_every_command_is_listed():
         if command.hidden:
             continue
         for sub in getattr(command, "commands", {"": None}):
-            assert re.search(rf"testbed {name} ?(\w+ )*{sub}", text), f"testbed {name} {sub}"
+            assert re.search(rf"testbed {name} ?([\w-]+ )*{sub}", text), f"testbed {name} {sub}"
 
 
 def test_every_error_has_its_code_and_its_status():

@@ -40,6 +40,9 @@ def test_a_broken_recording_is_named_with_its_line(tmp_path, change, sentence):
     [
         (["gateway", "run", "nowhere.yaml"], 2, "there is no mapping nowhere.yaml"),
         (["simulate", "pump-rig", "--fault", "leak@1..2"], 2, "'leak@1..2' is no fault"),
+        (["simulate", "press", "--set", "heatr=3"], 2, "did you mean 'heater'?"),
+        (["simulate", "list", "pres"], 2, "did you mean 'press'?"),
+        (["simulate", "press", "--mqtt", "127.0.0.1:9"], 3, "the broker at 127.0.0.1:9"),
         (["credential", "create", "detector"], 2, "no credential is set"),
         ([*BROWSE, "--security", "none"], 3, "opc.tcp://127.0.0.1:9 did not answer"),
         (BROWSE, 2, "--security sign-and-encrypt; or --security none"),

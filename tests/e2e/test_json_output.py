@@ -53,12 +53,15 @@ from broker.responses.retention import (
 from broker.responses.streams import DeadLetterPage, GapPage, HistoryResponse
 from broker.streams import Signal, StreamSpec
 from testbed import cli
+from testbed.commands import simulate
 from tests.e2e.town import ready_event
 
 RIG = "factory/pump-rig/rig"
 PASSWORD = "correct horse battery staple"
 ELSEWHERE = {
-    **dict.fromkeys(("up", "api", "simulate pump-rig", "simulate csv", "tap"), "a line an event"),
+    **dict.fromkeys(("up", "api", "simulate csv", "tap"), "a line an event"),
+    **dict.fromkeys([f"simulate {name}" for name in simulate.MODELS], "a line an event"),
+    "simulate list": "tests/unit/testbed/simulator/test_machine.py",
     "demo": "tests/e2e/test_demo.py",
     "try": "tests/e2e/test_try.py",
     "score": "tests/e2e/test_demo.py",

@@ -26,14 +26,14 @@ def exponential(**parameters):
 
 def test_three_exponential_stations_without_buffers_reach_hunts_22_39ths():
     # Hunt, Sequential arrays of waiting lines, Operations Research 4 (1956)
-    measured = rate(25_000, exponential(buffer_1=0, buffer_2=0))
-    assert measured * 10 == pytest.approx(22 / 39, rel=0.015)
+    measured = rate(8_000, exponential(buffer_1=0, buffer_2=0))
+    assert measured * 10 == pytest.approx(22 / 39, rel=0.02)
 
 
 @pytest.mark.parametrize("places", [0, 2, 8])
 def test_two_exponential_stations_reach_what_a_buffer_of_so_many_places_allows(places):
     # (N + 2) / (N + 3) of a station's rate: Buzacott and Shanthikumar, 1993, ch. 5
-    measured = rate(20_000, exponential(buffer_1=places, buffer_2=100, time_3=0.01))
+    measured = rate(8_000, exponential(buffer_1=places, buffer_2=100, time_3=0.01))
     assert measured * 10 == pytest.approx((places + 2) / (places + 3), rel=0.02)
 
 
@@ -41,27 +41,25 @@ def test_two_exponential_stations_reach_what_a_buffer_of_so_many_places_allows(p
 def test_two_stations_that_break_down_reach_buzacotts_efficiency(places):
     times = {"time_1": 1, "time_2": 1, "time_3": 0.01, "variation": 0}
     times |= {"up_time": 20, "down_time": 10}
-    measured = rate(5000, times | {"buffer_1": places, "buffer_2": 100})
+    measured = rate(1500, times | {"buffer_1": places, "buffer_2": 100})
     p, r, n = 1 / 20, 1 / 10, places + 1  # the part on the second station is stored, too
     efficiency = (n * r * (r + p) + 2 * r) / (n * (r + p) ** 2 + 2 * r + 4 * p)
     assert measured == pytest.approx(efficiency, rel=0.03)
 
 
 def test_without_variation_or_breakdowns_the_slowest_station_sets_the_pace():
-    measured = rate(2000, SURE | {"variation": 0, "time_1": 4, "time_2": 10, "time_3": 6})
-    assert measured == pytest.approx(1 / 10, rel=1e-3)
+    measured = rate(600, SURE | {"variation": 0, "time_1": 4, "time_2": 10, "time_3": 6})
+    assert measured == pytest.approx(1 / 10, rel=0.01)
 
 
 def test_what_is_let_in_comes_out():
-    assert rate(2000, SURE, inputs={"release": 4.0}) == pytest.approx(4 / 60, rel=0.01)
+    assert rate(600, SURE, inputs={"release": 4.0}) == pytest.approx(4 / 60, rel=0.01)
     assert rate(100, SURE, inputs={"release": 0.0}) == 0
 
 
 def test_the_speed_scales_the_rate():
     parameters = SURE | {"variation": 0}
-    assert rate(2000, parameters, inputs=AT_ONCE | {"speed": 0.5}) == pytest.approx(
-        1 / 12, rel=0.01
-    )
+    assert rate(600, parameters, inputs=AT_ONCE | {"speed": 0.5}) == pytest.approx(1 / 12, rel=0.01)
 
 
 def test_parts_are_neither_made_nor_lost_and_the_period_only_decides_when_one_looks():

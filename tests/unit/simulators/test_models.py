@@ -77,7 +77,9 @@ def test_an_input_is_limited_to_the_range_of_its_actuator(info):
     beyond = {signal.name: signal.high + 1e9 for signal in info.inputs}
     most = {signal.name: signal.high for signal in info.inputs}
     assert info.make().advance(50, beyond) == info.make().advance(50, most)
-    assert info.make(inputs=beyond).advance(50, {}) == info.make().advance(50, most)
+    with pytest.raises(Invalid, match=rf"input \w+ of {info.name} is 1") as refused:
+        info.make(inputs=beyond)  # a mistake, where it is an argument
+    assert " to " in refused.value.hint
 
 
 @each_model
