@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks import counting, meter, rig
 from benchmarks.rig import Setup
 from broker.clock import Clock
-from testbed.demo.child_process import start_child
+from testbed.processes.child_process import start_child
 from tests.services import influxd as influxd_product
 from tests.services import mosquitto as mosquitto_product
 

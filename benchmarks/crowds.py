@@ -24,7 +24,7 @@ from broker.api_client import Api
 from broker.clock import NS_PER_S, Clock, ns_of, text_of
 from broker.errors import Unavailable
 from broker.namespace import LIVE, StreamTopic, Verb
-from testbed.demo.child_process import ChildProcess, start_child
+from testbed.processes.child_process import ChildProcess, start_child
 from tests.faults import rig as rigs
 from tests.faults.rig import Rig
 

@@ -22,7 +22,7 @@ from broker.batch import Wide
 from broker.clock import DAY_S, NS_PER_S, Clock, text_of
 from broker.namespace import LIVE, EquipmentAddress, EquipmentKind, StreamAddress
 from broker.streams import Dtype, Signal, StreamSpec
-from testbed.demo.child_process import start_child
+from testbed.processes.child_process import start_child
 from testbed_api.stores import duckdb
 from testbed_api.stores.port import Block, SeriesStore, Window
 from tests.services import influxd as influxd_product

@@ -18,7 +18,7 @@ from benchmarks.rig import PATIENCE_S, Setup
 from broker.batch import GOOD, Long
 from broker.clock import NS_PER_S, Clock
 from broker.streams import Dtype
-from testbed.demo.child_process import ChildProcess
+from testbed.processes.child_process import ChildProcess
 from tests.services import influxd as influxd_product
 from tests.services import mosquitto as mosquitto_product
 from tests.services import telegraf as telegraf_product

@@ -15,7 +15,7 @@ from benchmarks import meter
 from benchmarks.load import NAMESPACE, Load, node_name, signal_name, stream_name
 from broker import api_client
 from broker.namespace import LIVE, StreamAddress
-from testbed.demo.child_process import ChildProcess, start_child
+from testbed.processes.child_process import ChildProcess, start_child
 from tests.services import influxd as influxd_product
 
 ORGANISATION = "bench"

@@ -47,6 +47,14 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
     },
     "Prototypes": {
+        "run": (
+            "scenario",
+            "Run a scenario: machines, faults and your prototypes, judged by what you expect.",
+        ),
+        "scenario": (
+            "scenario",
+            "Write a first scenario, and print the form of scenario files for an editor.",
+        ),
         "try": (
             "demo",
             "Run your program against a simulated machine and a testbed of its own, and score it.",
@@ -167,7 +175,17 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
 --help`: for a newcomer first, then by who uses them."""
 
 
-OURS = frozenset({"broker", "gateway", "simulators", "testbed", "testbed_api", "testbed_sdk"})
+OURS = frozenset(
+    {
+        "broker",
+        "gateway",
+        "simulators",
+        "testbed",
+        "testbed_api",
+        "testbed_scenarios",
+        "testbed_sdk",
+    }
+)
 """The packages of this project: one of them that is missing is a fault, not a choice."""
 
 

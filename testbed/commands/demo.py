@@ -179,7 +179,7 @@ def _run(
 ) -> NoReturn:
     """Run a demo, and end with its exit code; command: empty for the demo's own detector."""
     from simulators.world import TimestampMode
-    from testbed.demo.prototype import checked_command
+    from testbed.processes.program import checked_command
 
     words = run.call(lambda: checked_command(command) if command else ())
     mode = run.call(lambda: TimestampMode.parse(times))

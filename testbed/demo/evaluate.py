@@ -20,12 +20,13 @@ from simulators import ledger
 from simulators.ledger import LedgerContent
 from testbed.demo import evidence, labels, outcome, report, verdict
 from testbed.demo.organisations import PROTOTYPE
-from testbed.demo.outcome import PrototypeOutcome, Publication
+from testbed.demo.outcome import Publication
 from testbed.demo.plan import RIG, SPACE, Stage
 from testbed.demo.processes import LEDGER_FILE, SPOOL
 from testbed.demo.rating import Rating
 from testbed.demo.result import DemoResult
 from testbed.demo.verdict import Counters
+from testbed.processes.program_end import PrototypeOutcome
 from testbed_scenarios import detection
 from testbed_sdk import History
 from testbed_sdk.connection import Testbed

@@ -4,33 +4,18 @@ A problem keeps the prototype from being judged as it was meant; a note is worth
 """
 
 import re
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from broker.streams import Dtype, ValueType
 from testbed.demo.plan import ANOMALY, SCORE
+from testbed.processes import program_end
+from testbed.processes.program_end import PrototypeOutcome
 
 COMPARABLE = frozenset({Dtype.BOOL, Dtype.INT64})
 """Dtypes of `anomaly` that are compared with the truth: an integer but 0 is an alarm."""
 
 _MISSING_MODULE = re.compile(r"No module named '?(\w+)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrototypeOutcome:
-    """The end of a prototype's process, and its output.
-
-    exit_code: of one that ended by itself, None for one that ran until it was stopped.  was_killed:
-    whether it had not ended some seconds after SIGTERM.  printed: number of lines.  is_cut: whether
-    not all of them were shown.  last_lines: its last lines.
-    """
-
-    exit_code: int | None
-    was_killed: bool
-    printed: int
-    is_cut: bool
-    last_lines: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +45,9 @@ def problems(
     sentences = []
     if outcome.exit_code is not None:
         sentences.append(
-            f"It {ending(outcome.exit_code)} before the machine had played to its end; a row"
-            f" without a label counts as no alarm. {last_lines(outcome.last_lines)}"
+            f"It {program_end.ending(outcome.exit_code)} before the machine had played to its end;"
+            " a row without a label counts as no alarm."
+            f" {program_end.last_lines(outcome.last_lines)}"
         )
     if refused:
         sentences.append(f"It may publish {SCORE} alone, and was refused: {', '.join(refused)}.")
@@ -114,23 +100,6 @@ def notes(outcome: PrototypeOutcome, published: Publication) -> tuple[str, ...]:
             " much slows it down."
         )
     return tuple(sentences)
-
-
-def ending(exit_code: int) -> str:
-    """The end of a process in words, such as `ended with exit code 1` or `was ended by SIGKILL`."""
-    if exit_code >= 0:
-        return f"ended with exit code {exit_code}"
-    try:
-        return f"was ended by {signal.Signals(-exit_code).name}"
-    except ValueError:  # a real-time signal, which has no name
-        return f"was ended by signal {-exit_code}"
-
-
-def last_lines(lines: Sequence[str]) -> str:
-    """The last lines of a process's output in a sentence, each on a line of its own."""
-    if not lines:
-        return "It printed nothing."
-    return "Its last lines:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def hint(lines: Sequence[str], python: str) -> str:

@@ -9,26 +9,20 @@ from pathlib import Path
 from broker.clock import Clock
 from broker.errors import Unknown
 from broker.settings import child_environment
-from testbed.demo import mapping, prototype
-from testbed.demo.child_process import ChildProcess, start_child
+from testbed.demo import mapping
 from testbed.demo.organisations import PROTOTYPE
 from testbed.demo.plan import PERIOD_S, RIG, ROWS, SCORE, SPACE, DemoPlan, Stage
-from testbed.demo.prototype import PrototypeProcess
+from testbed.processes import program
+from testbed.processes import server as own_server
+from testbed.processes.child_process import ChildProcess, start_child
+from testbed.processes.program import PrototypeProcess
+from testbed.processes.server import TESTBED
 
-TESTBED = ("-m", "testbed")
 LEDGER_FILE = "offered.jsonl"
 KEPT_LEDGER_FILE = "offered-kept.jsonl"
 """What the machine offers that is kept running after the demo's result."""
 PROTOTYPE_LOG = "prototype.log"
 SPOOL = "spool"
-ON_LOOPBACK = {
-    "TESTBED_HOST": "127.0.0.1",
-    "TESTBED_TLS": "",
-    "TESTBED_TLS_CERT_FILE": "",
-    "TESTBED_TLS_KEY_FILE": "",
-    "TESTBED_CA": "",
-}
-"""Settings that keep the demo's server on this machine, whatever is set for another one."""
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DETECTOR = EXAMPLES / "detector" / "detector.py"
 
@@ -37,13 +31,7 @@ Start = AbstractAsyncContextManager[ChildProcess]
 
 def server(plan: DemoPlan) -> Start:
     """Start broker, recorder and API on free ports."""
-    options = ["--json", "--port", "0", "--mqtt-port", "0", "--store", plan.store]
-    return start_child(
-        "server",
-        [*TESTBED, "up", *options, "--data", str(plan.folder / "data")],
-        log=plan.folder / "server.log",
-        environment=os.environ | ON_LOOPBACK,
-    )
+    return own_server.start_server(plan.folder, store=plan.store)
 
 
 def machine(plan: DemoPlan) -> Start:
@@ -89,7 +77,7 @@ def prototype_process(
             hint="run the demo from a checkout of the project, or name a prototype of yours:"
             " testbed try -- python my_prototype.py",
         )
-    return prototype.start_prototype(
+    return program.start_prototype(
         stage.plan.prototype or (sys.executable, str(DETECTOR)),
         log=stage.plan.folder / PROTOTYPE_LOG,
         environment=prototype_environment(stage),
@@ -107,7 +95,7 @@ def prototype_environment(stage: Stage) -> dict[str, str]:
         "TESTBED_INPUTS": f"rig={RIG}",
         "TESTBED_OUTPUTS": f"score={SCORE}",
         "PYTHONUNBUFFERED": "1",  # so that a line is shown once it is printed
-        "PATH": prototype.search_path(os.environ),
+        "PATH": program.search_path(os.environ),
     }
 
 

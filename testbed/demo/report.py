@@ -6,10 +6,10 @@ from pathlib import Path
 
 from broker.batch import Gap, Series
 from broker.clock import text_of
-from testbed.demo import plot
+from testbed import plot
 from testbed.demo.plan import RIG, SPACE
-from testbed.demo.plot import SCORE_COLOUR, Panel
 from testbed.demo.result import COUNTERS, DemoResult
+from testbed.plot import SCORE_COLOUR, Panel
 
 MAX_LISTED_GAPS = 200
 GAP_COLOURS = ("#888888", "#b58900", "#6c71c4", "#2aa198", "#cb4b16", "#586e75")

@@ -16,10 +16,11 @@ from broker.responses.equipment import StreamPage
 from broker.settings import BusSettings
 from simulators.models.pump_rig import SIGNALS
 from testbed.demo import evaluate, mapping, organisations, outcome, processes
-from testbed.demo.child_process import ChildProcess
 from testbed.demo.plan import ANOMALY, RIG, SCORE, SPACE, DemoPlan, Stage
-from testbed.demo.prototype import PrototypeProcess
 from testbed.demo.result import DemoResult
+from testbed.processes import program_end
+from testbed.processes.child_process import ChildProcess
+from testbed.processes.program import PrototypeProcess
 from testbed.terminal import invocation
 from testbed_sdk import PrototypeSettings, connect
 from testbed_sdk.connection import Testbed
@@ -177,8 +178,8 @@ async def _ended_too_early(stage: Stage, child: PrototypeProcess, when: str) -> 
     await child.stop()
     end = child.outcome
     is_shown = stage.plan.prototype and end.last_lines and not end.is_cut
-    text = "What it printed is above." if is_shown else outcome.last_lines(end.last_lines)
-    sentence = f"the prototype {outcome.ending(end.exit_code or 0)} {when}."
+    text = "What it printed is above." if is_shown else program_end.last_lines(end.last_lines)
+    sentence = f"the prototype {program_end.ending(end.exit_code or 0)} {when}."
     kind = Invalid if stage.plan.prototype else Unavailable
     hint = outcome.hint(end.last_lines, invocation.python())
     return kind(f"{sentence} {text}", hint=hint)
@@ -246,7 +247,9 @@ async def _watch_end(
     """Say so when the prototype ends by itself; raises an error if nothing of it arrives then."""
     while child.exit_code is None:
         await clock.sleep(POLL_S)
-    progress.say(f"the prototype {outcome.ending(child.exit_code)} while the machine was playing")
+    progress.say(
+        f"the prototype {program_end.ending(child.exit_code)} while the machine was playing"
+    )
     await clock.sleep(ENDED_S)
     if not arrivals.samples:
         raise await _ended_too_early(stage, child, "and had published nothing")

@@ -16,7 +16,7 @@ from broker.clock import WallClock
 from broker.namespace import StreamAddress
 from broker.settings import BusSettings
 from broker.streams import Signal
-from testbed.demo.child_process import start_child
+from testbed.processes.child_process import start_child
 from testbed.server import pki
 from testbed_api.security import certificates as testbed_api_certificates
 from testbed_sdk import PrototypeSettings, connect

@@ -7,7 +7,7 @@ from asyncua import Client
 
 from benchmarks.load import NAMESPACE, Load, node_name
 from broker.clock import WallClock
-from testbed.demo.child_process import start_child
+from testbed.processes.child_process import start_child
 
 
 class Seen:

@@ -7,7 +7,8 @@ import pytest
 
 from broker.streams import Dtype
 from testbed.demo import outcome
-from testbed.demo.outcome import PrototypeOutcome, Publication
+from testbed.demo.outcome import Publication
+from testbed.processes.program_end import PrototypeOutcome
 
 RAN = PrototypeOutcome(exit_code=None, was_killed=False, printed=1, is_cut=False, last_lines=("x",))
 LABELLED = Publication(

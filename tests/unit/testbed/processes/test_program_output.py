@@ -7,8 +7,8 @@ import sysconfig
 import pytest
 
 from broker.errors import Invalid, Unknown
-from testbed.demo import prototype
-from testbed.demo.prototype import (
+from testbed.processes import program
+from testbed.processes.program import (
     MOST_LINE_BYTES,
     MOST_LOG_BYTES,
     MOST_SHOWN_LINES,
@@ -60,24 +60,24 @@ def test_endless_bytes_without_a_line_end_are_cut_into_lines_and_fill_no_disk():
 
 
 def test_a_command_is_its_words_or_a_line_of_a_shell():
-    assert prototype.checked_command([sys.executable, "a b"]) == (sys.executable, "a b")
-    assert prototype.checked_command([f"{sys.executable} 'a b'"]) == (sys.executable, "a b")
+    assert program.checked_command([sys.executable, "a b"]) == (sys.executable, "a b")
+    assert program.checked_command([f"{sys.executable} 'a b'"]) == (sys.executable, "a b")
 
 
 def test_a_command_that_cannot_run_says_what_to_do(tmp_path):
     script = tmp_path / "my.py"
     script.write_text("print()")
     with pytest.raises(Unknown, match="'pyhton' does not exist"):
-        prototype.checked_command(["pyhton", "my.py"])
+        program.checked_command(["pyhton", "my.py"])
     with pytest.raises(Invalid, match="cannot be executed") as failure:
-        prototype.checked_command([str(script), "--fast"])
+        program.checked_command([str(script), "--fast"])
     assert f"python {script}" in failure.value.hint
     with pytest.raises(Invalid, match="no command is named"):
-        prototype.checked_command([" "])
+        program.checked_command([" "])
     with pytest.raises(Invalid, match="no line of a shell"):
-        prototype.checked_command(["python 'my.py"])
+        program.checked_command(["python 'my.py"])
 
 
 def test_python_is_found_where_the_caller_has_none():
-    assert prototype.search_path({"PATH": "/nowhere"}).startswith("/nowhere:")
-    assert sysconfig.get_path("scripts") in prototype.search_path({}).split(":")
+    assert program.search_path({"PATH": "/nowhere"}).startswith("/nowhere:")
+    assert sysconfig.get_path("scripts") in program.search_path({}).split(":")

@@ -1,4 +1,4 @@
-"""The process of a prototype in a demo: its command, its output line by line, and its end."""
+"""The process of a prototype: its command, its output line by line, and its end."""
 
 import asyncio
 import os
@@ -17,8 +17,8 @@ from typing import BinaryIO
 from broker.clock import Clock
 from broker.errors import Invalid, Unknown
 from broker.process import parent_death, tasks
-from testbed.demo.child_process import INTERRUPTED_STOP_S, LOG_TAIL_LINES
-from testbed.demo.outcome import PrototypeOutcome
+from testbed.processes.child_process import INTERRUPTED_STOP_S, LOG_TAIL_LINES
+from testbed.processes.program_end import PrototypeOutcome
 
 MOST_SHOWN_LINES = 200
 MOST_LINE_BYTES = 1_000
@@ -95,9 +95,19 @@ class PrototypeProcess:
         self._is_read = asyncio.Event()
 
     @property
+    def pid(self) -> int:
+        """The id of the process, and of its group."""
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """The exit code of the process, None while it runs, negative for a signal."""
         return self._process.returncode
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """Its last lines so far."""
+        return tuple(self._output.last)
 
     @property
     def outcome(self) -> PrototypeOutcome:
@@ -107,7 +117,7 @@ class PrototypeProcess:
             was_killed=self._was_killed,
             printed=self._output.lines,
             is_cut=self._output.is_cut,
-            last_lines=tuple(self._output.last),
+            last_lines=self.last_lines,
         )
 
     async def read_output(self) -> None:
@@ -165,14 +175,16 @@ async def start_prototype(
     environment: Mapping[str, str],
     clock: Clock,
     show: Callable[[str], None],
+    folder: Path | None = None,
 ) -> AsyncIterator[PrototypeProcess]:
     """Start a program in a process group of its own, and end the whole group on leaving.
 
     log: file that its output is added to.  environment: whole; its PATH finds the program.  show:
-    called with each of its first lines.  Raises Invalid if the program cannot be started.
+    called with each of its first lines.  folder: to start it in, None for the present one.  Raises
+    Invalid if the program cannot be started.
     """
     with log.open("ab") as file:
-        process = await _spawn(command, environment)
+        process = await _spawn(command, environment, folder)
         child = PrototypeProcess(process, PrototypeOutput(file, show), clock)
         within_s = STOP_S
         async with tasks.background({"output of the prototype": child.read_output()}):
@@ -185,7 +197,9 @@ async def start_prototype(
                 await asyncio.shield(child.stop(within_s))
 
 
-async def _spawn(command: Sequence[str], environment: Mapping[str, str]) -> Process:
+async def _spawn(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path | None
+) -> Process:
     try:
         return await asyncio.create_subprocess_exec(
             *command,
@@ -193,7 +207,8 @@ async def _spawn(command: Sequence[str], environment: Mapping[str, str]) -> Proc
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for the demo, which ends the group in order
+            cwd=folder,
+            start_new_session=True,  # Ctrl-C is for the command, which ends the group in order
             preexec_fn=parent_death.end_with_parent(os.getpid()),
         )
     except OSError as exc:

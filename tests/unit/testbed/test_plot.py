@@ -8,8 +8,8 @@ import pytest
 
 from broker.batch import BAD, Gap, Series
 from broker.clock import ns_of
-from testbed.demo import plot
-from testbed.demo.plot import Panel, TimeAxis, ValueAxis
+from testbed import plot
+from testbed.plot import Panel, TimeAxis, ValueAxis
 
 NOON = ns_of("2026-11-30T12:00:00Z")
 S = 10**9

@@ -1,0 +1,130 @@
+"""`testbed run` and `testbed scenario`: tests of prototypes on machines, with a verdict."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker.clock import WallClock
+from testbed.terminal import run as terminal_run
+from testbed.terminal.options import Json, example
+from testbed.terminal.screen import announce, out
+
+ScenarioPath = Annotated[Path, typer.Argument(help="scenario file (YAML)")]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, help="seed of everything random (default: that of the file)"),
+]
+Fast = Annotated[
+    bool,
+    typer.Option("--fast", help="virtual time: an hour in seconds, and the same every time"),
+]
+Check = Annotated[
+    bool, typer.Option("--check", help="say all that is wrong with the file, and run nothing")
+]
+Junit = Annotated[
+    Path | None,
+    typer.Option(help="file for the results as JUnit XML, which GitLab and GitHub show"),
+]
+Report = Annotated[
+    Path | None, typer.Option(help="file for a report with plots, self-contained HTML")
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(help="folder for data and logs, which stays (default: a temporary one)"),
+]
+Keep = Annotated[
+    bool, typer.Option("--keep", help="leave data and logs, and print the folder they are in")
+]
+
+
+Model = Annotated[
+    str | None, typer.Option("--from-model", help="a model, such as pump-rig", metavar="MODEL")
+]
+Recorded = Annotated[
+    Path | None, typer.Option("--from-recording", help="a recording, a CSV file", metavar="FILE")
+]
+Place = Annotated[Path, typer.Option(help="folder for the files (default: the present one)")]
+
+scenario = typer.Typer(
+    no_args_is_help=True,
+    help="Write a first scenario, and print the form of scenario files for an editor.",
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to the app."""
+    app.command(
+        epilog=example(
+            "testbed run valve.yaml --fast",
+            "testbed run valve.yaml --fast --seed 7 --junit out.xml --report out.html",
+            "testbed run valve.yaml --check",
+        )
+    )(run)
+    scenario.command(epilog=example("testbed scenario init valve --from-model pump-rig"))(init)
+    scenario.command(epilog=example("testbed scenario schema > scenario.schema.json"))(schema)
+    app.add_typer(scenario, name="scenario")
+
+
+def run(
+    file: ScenarioPath,
+    fast: Fast = False,
+    seed: Seed = None,
+    check: Check = False,
+    junit: Junit = None,
+    report: Report = None,
+    folder: Folder = None,
+    keep: Keep = False,
+    json: Json = False,
+) -> None:
+    """Run a scenario: machines, faults and your prototypes, judged by what you expect."""
+    from testbed.scenario import loading, whole_file
+
+    loaded = terminal_run.call(lambda: loading.load(file))
+    if check:
+        out.print(f"{file} is right: {loading.summary(loaded.scenario)}")
+        return
+    for path, option in ((junit, "--junit"), (report, "--report")):
+        if path is not None:
+            terminal_run.call(
+                lambda path=path, option=option: whole_file.check(path, option=option)
+            )
+    terminal_run.call(lambda: loading.check_virtual(loaded, is_virtual=fast))
+    announce("starting")
+    from testbed.scenario import terminal
+
+    wanted = terminal.Wanted(
+        junit=junit, report=report, folder=folder, keeps=keep or folder is not None, as_json=json
+    )
+    raise typer.Exit(terminal_run.run(terminal.run(loaded, wanted, WallClock(), seed=seed)))
+
+
+def init(
+    name: Annotated[str, typer.Argument(help="name of the scenario, in lower case with hyphens")],
+    from_model: Model = None,
+    from_recording: Recorded = None,
+    folder: Place = Path(),
+) -> None:
+    """Write a first scenario with a small prototype, from a model or a recording."""
+    from broker.errors import Invalid
+    from testbed.scenario import init as first
+
+    def write() -> list[Path]:
+        if (from_model is None) == (from_recording is None):
+            raise Invalid(
+                "a first scenario is made of a model or of a recording",
+                hint="add --from-model pump-rig, or --from-recording FILE",
+            )
+        if from_recording is not None:
+            return first.from_recording(folder, name, from_recording)
+        return first.from_model(folder, name, from_model or "")
+
+    files = terminal_run.call(write)
+    out.print(f"wrote {' and '.join(map(str, files))}; run it: testbed run {files[0]} --fast")
+
+
+def schema() -> None:
+    """Print the JSON Schema of scenario files, by which an editor completes them."""
+    from testbed.scenario import init as first
+
+    out.print(first.schema_text(), end="")

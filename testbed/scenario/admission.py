@@ -1,0 +1,65 @@
+"""The organisation of a run on a server of its own, and the credentials of all that takes part."""
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
+from broker import api_client
+from broker.namespace import StreamAddress
+from broker.responses.credentials import NewPrincipalResponse
+from broker.run_clock import COORDINATOR
+from testbed.scenario.plan import RunPlan
+from testbed.scenario.programs import RunAccess
+
+OWNER = "owner"
+
+Scope = tuple[AbstractSet[StreamAddress], AbstractSet[StreamAddress]]
+"""The streams that a principal reads, and those that it writes."""
+
+
+def scopes(plan: RunPlan) -> Mapping[str, Scope]:
+    """The streams that each principal reads and writes.
+
+    The coordinator publishes all equipment and the truth, and reads everything.  A prototype reads
+    exactly its inputs and writes exactly its outputs: so it cannot read the truth.
+    """
+    sources = {
+        stream
+        for equipment in plan.scenario.equipment
+        for stream in (plan.stream(equipment), plan.truth(equipment))
+    }
+    everything = sources | set(plan.outputs().values())
+    of_prototypes = {
+        name: (set(plan.inputs(prototype).values()), set(plan.own_outputs(name).values()))
+        for name, prototype in plan.scenario.prototypes.items()
+    }
+    return {COORDINATOR: (everything, sources | {plan.clock_stream}), **of_prototypes}
+
+
+async def admit(plan: RunPlan, api: str, broker: str, administrator: str) -> RunAccess:
+    """Create the organisation and the credentials of a run."""
+    async with api_client.connect(api, administrator) as server:
+        owner = await server.create_organisation(plan.organisation, owner=OWNER, kind="partner")
+    credentials: dict[str, str] = {}
+    async with api_client.connect(api, owner) as local, asyncio.TaskGroup() as tasks:
+
+        async def create(principal: str, scope: Scope) -> None:
+            reads, writes = ([_entry(plan, stream) for stream in streams] for streams in scope)
+            body = {"principal": principal, "reads": reads, "writes": writes}
+            created = await local.send("POST", "/credentials", NewPrincipalResponse, body)
+            credentials[principal] = created.credential
+
+        for name, scope in scopes(plan).items():
+            tasks.create_task(create(name, scope), name=f"credential of {name}")
+    return RunAccess(
+        api=api,
+        broker=broker,
+        owner=owner,
+        credentials=credentials,
+        marker=secrets.token_hex(16),
+    )
+
+
+def _entry(plan: RunPlan, stream: StreamAddress) -> dict[str, str]:
+    return {"space": plan.space, "stream": str(stream)}

@@ -1,0 +1,88 @@
+"""JUnit XML of a scenario's runs, in the form that GitLab and GitHub's actions show.
+
+A run is a test suite, an expectation a test case; whatever else makes a run fail is a case of its
+own.  Source: the JUnit schema of Jenkins' xUnit plugin, of which GitLab reads `name`, `classname`,
+`file`, `time`, and the text of `failure`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from testbed.scenario import whole_file
+from testbed.scenario.loading import LoadedScenario
+from testbed.scenario.result import RunResult
+
+INCIDENT = "the run comes to its end"
+"""Name of the test case of everything that expectations are not about."""
+
+
+def write(path: Path, loaded: LoadedScenario, results: Sequence[RunResult]) -> None:
+    """Write the results to a file, whole or not at all; raises Unavailable."""
+    whole_file.write(path, text(loaded, results), option="--junit")
+
+
+def text(loaded: LoadedScenario, results: Sequence[RunResult]) -> str:
+    """The XML of the results."""
+    root = ET.Element("testsuites", name=loaded.scenario.name)
+    for result in results:
+        root.append(_suite(loaded, result))
+    for name in ("tests", "failures"):
+        root.set(name, str(sum(int(suite.get(name, 0)) for suite in root)))
+    root.set("time", f"{sum(result.end.wall_s for result in results):.3f}")
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _suite(loaded: LoadedScenario, result: RunResult) -> ET.Element:
+    suite = ET.Element("testsuite", name=result.title)
+    properties = ET.SubElement(suite, "properties")
+    facts = {
+        "seed": result.plan.seed,
+        "hash": result.verdict.hash,
+        "scenario_sha256": result.scenario_hash,
+    }
+    for name, value in facts.items():
+        ET.SubElement(properties, "property", name=name, value=str(value))
+    for each in result.verdict.results:
+        case = _case(suite, loaded, result, each.name)
+        if not each.passed:
+            _fail(case, each.sentence)
+    incidents = result.verdict.incidents
+    if incidents or not result.verdict.results:
+        case = _case(suite, loaded, result, INCIDENT)
+        if incidents:
+            _fail(case, "\n".join(incidents))
+    cases = suite.findall("testcase")
+    suite.set("tests", str(len(cases)))
+    suite.set("failures", str(sum(case.find("failure") is not None for case in cases)))
+    suite.set("errors", "0")
+    suite.set("skipped", "0")
+    suite.set("time", f"{result.end.wall_s:.3f}")
+    return suite
+
+
+def _case(suite: ET.Element, loaded: LoadedScenario, result: RunResult, name: str) -> ET.Element:
+    label = f" ({result.plan.label})" if result.plan.label else ""
+    return ET.SubElement(
+        suite,
+        "testcase",
+        name=f"{_printable(name)}{label}",
+        classname=loaded.scenario.name,
+        file=str(loaded.path),
+        time="0",
+    )
+
+
+def _fail(case: ET.Element, sentence: str) -> None:
+    words = _printable(sentence)
+    failure = ET.SubElement(case, "failure", message=words.splitlines()[0], type="expectation")
+    failure.text = words
+
+
+def _printable(words: str) -> str:
+    """The text without characters that XML 1.0 has no form for."""
+    return "".join(
+        each if each in "\t\n" or each.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        for each in words
+    )

@@ -1,0 +1,191 @@
+"""Reads scenario files, with all that can be known about them before a run."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.clock import NS_PER_S
+from broker.errors import BedError, Invalid, Unknown
+from broker.run_clock import COORDINATOR
+from simulators import catalogue as simulator_catalogue
+from simulators import replay
+from simulators.stepped import ModelInfo
+from testbed.scenario import programs
+from testbed_scenarios import check, matrix, quantities
+from testbed_scenarios import file as scenario_file
+from testbed_scenarios.catalogue import Catalogue, EquipmentFacts, ParameterFacts
+from testbed_scenarios.file import ScenarioFile
+from testbed_scenarios.findings import Finding
+from testbed_scenarios.model import CsvEquipment, FmuEquipment, RecordingEquipment, Scenario
+from testbed_scenarios.timeline_model import ServerRestart
+
+MOST_BYTES = 4 * 1024**2
+"""Size of a scenario file that is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedScenario:
+    """A scenario that was read and checked.
+
+    path: of its file, whose folder its paths begin at.  text: the file's.
+    """
+
+    path: Path
+    text: str
+    file: ScenarioFile
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario, with its sweep and all seeds."""
+        return self.file.scenario
+
+    @property
+    def base(self) -> Path:
+        """The folder that paths in the file begin at."""
+        return self.path.absolute().parent
+
+    def refused(self, *path: str, sentence: str) -> Invalid:
+        """An error at a field of the file."""
+        return self.file.refused([Finding(path, sentence)])
+
+
+def load(path: Path) -> LoadedScenario:
+    """Read a scenario file and check all that needs no run.
+
+    Raises Unknown if there is no such file, Invalid with everything that is wrong, each at its line
+    and column.
+    """
+    text = _text(path)
+    file = scenario_file.read(text, str(path))
+    loaded = LoadedScenario(path, text, file)
+    findings = list(check.findings(file.scenario, catalogue_of(file.scenario, loaded.base)))
+    findings += programs.findings(loaded.base, file.scenario.prototypes)
+    findings += _reserved_names(file.scenario)
+    if findings:
+        raise file.refused(findings)
+    return loaded
+
+
+def check_virtual(loaded: LoadedScenario, *, is_virtual: bool) -> None:
+    """Raise Invalid for whatever a run in virtual time cannot do; is_virtual: it was asked for."""
+    if not is_virtual:
+        raise Invalid(
+            "runs at wall time, through a real gateway, are not there yet",
+            hint="add --fast, for virtual time",
+        )
+    findings = [
+        Finding(
+            ("timeline", str(index)),
+            "a restart of the server takes real time: leave --fast out, or this entry",
+        )
+        for index, entry in enumerate(loaded.scenario.timeline)
+        if isinstance(entry, ServerRestart)
+    ]
+    if findings:
+        raise loaded.file.refused(findings)
+
+
+def _text(path: Path) -> str:
+    if not path.exists():
+        raise Unknown(
+            f"there is no scenario {path}",
+            hint="`testbed scenario init NAME --from-model pump-rig` writes a first one",
+        )
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise Invalid(f"{path} has more than {MOST_BYTES:,} bytes", hint="is it a scenario?")
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as exc:
+        raise Invalid(f"{path} is no text in UTF-8: {exc.reason}") from exc
+    except OSError as exc:
+        raise Invalid(f"{path} cannot be read: {exc.strerror}") from exc
+
+
+def _reserved_names(scenario: Scenario) -> Iterator[Finding]:
+    """Findings about names that the run itself needs."""
+    for part in ("equipment", "prototypes"):
+        if COORDINATOR in getattr(scenario, part):
+            path = (part, COORDINATOR)
+            yield Finding(path, "the run's own clock has this name; write another", is_name=True)
+
+
+def catalogue_of(scenario: Scenario, base: Path) -> Catalogue:
+    """All that a scenario is checked against: the models, and the files that it names."""
+    files: dict[str, EquipmentFacts] = {}
+    problems: dict[tuple[str, ...], str] = {}
+    for name, equipment in scenario.equipment.items():
+        path = ("equipment", name)
+        match equipment:
+            case CsvEquipment(csv=file):
+                try:
+                    files[name] = _facts_of_csv(base / file)
+                except BedError as exc:
+                    problems[*path, "csv"] = str(exc)
+            case FmuEquipment():
+                problems[*path, "fmu"] = "this version runs no FMU"
+            case RecordingEquipment():
+                problems[*path, "recording"] = "this version plays no recording but a CSV file"
+            case _:
+                pass
+    return Catalogue(models=models(), files=files, problems=problems)
+
+
+def models() -> Mapping[str, EquipmentFacts]:
+    """The facts of all models by name."""
+    known = simulator_catalogue.MODELS
+    return {name: _facts_of_model(info) for name, info in known.items()}
+
+
+def _facts_of_model(info: ModelInfo) -> EquipmentFacts:
+    return EquipmentFacts(
+        signals=info.signals,
+        inputs={
+            signal.name: ParameterFacts(
+                default=info.input_defaults.get(signal.name),
+                unit=signal.unit,
+                low=signal.low,
+                high=signal.high,
+                description=signal.description,
+            )
+            for signal in info.inputs
+        },
+        parameters={
+            each.name: ParameterFacts(
+                default=each.default,
+                unit=each.unit,
+                low=each.low,
+                high=each.high,
+                description=each.description,
+            )
+            for each in info.parameters
+        },
+        faults=info.faults,
+        description=info.description,
+        period_ns=round(info.period_s * NS_PER_S),
+    )
+
+
+def _facts_of_csv(file: Path) -> EquipmentFacts:
+    recording = replay.read(file)
+    return EquipmentFacts(
+        signals=recording.signals,
+        first_ns=recording.content[0].time_ns,
+        last_ns=recording.content[-1].time_ns,
+    )
+
+
+def summary(scenario: Scenario) -> str:
+    """The scenario in a few words."""
+    runs = matrix.run_count(scenario)
+    parts = [
+        f"{quantities.time_text(scenario.duration_ns)} of virtual time",
+        f"{len(scenario.equipment)} equipment",
+        _counted(len(scenario.prototypes), "prototype"),
+        _counted(len(scenario.expectations), "expectation"),
+        _counted(runs, "run"),
+    ]
+    return ", ".join(parts)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

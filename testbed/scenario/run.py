@@ -1,0 +1,85 @@
+"""Runs a scenario in virtual time on a server of its own."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from pydantic import SecretStr
+
+from broker import api_client
+from broker.bus import client
+from broker.clock import Clock
+from broker.run_clock import COORDINATOR
+from broker.settings import BusSettings
+from testbed.processes import leftovers
+from testbed.processes.server import start_server
+from testbed.scenario import admission, coordinator, equipment, programs
+from testbed.scenario.plan import RunPlan
+from testbed.scenario.programs import RunAccess
+from testbed.scenario.run_end import RunEnd, RunProgress
+from testbed.scenario.run_record import RunRecord
+from testbed.scenario.sources import RunSources, SimulatedEquipment
+from testbed.scenario.virtual_run import VirtualRun
+
+
+async def run(plan: RunPlan, clock: Clock, progress: RunProgress) -> RunEnd:
+    """Run a scenario to its end; nothing of it is left running.
+
+    Raises PrototypeRefused for a prototype that never takes part, Unavailable where the testbed
+    itself fails.
+    """
+    progress.phase, progress.quanta = "starting", plan.quanta
+    progress.quantum_ns = plan.scenario.quantum_ns
+    async with AsyncExitStack() as stack:
+        began_ns = clock.monotonic_ns()
+        server = await stack.enter_async_context(start_server(plan.folder, store="duckdb"))
+        machines = await asyncio.to_thread(equipment.make, plan)
+        ready = await server.wait_for("ready")
+        access = await admission.admit(plan, ready["api"], ready["broker"], ready["administrator"])
+        guard = leftovers.ended_with_us(programs.RUN_VARIABLE, access.marker)
+        await stack.enter_async_context(guard)
+        opening = _opened(plan, access, machines, clock, progress)
+        virtual = await stack.enter_async_context(opening)
+        return await virtual.play(stack, began_ns)
+
+
+@asynccontextmanager
+async def _opened(
+    plan: RunPlan,
+    access: RunAccess,
+    machines: Sequence[SimulatedEquipment],
+    clock: Clock,
+    progress: RunProgress,
+) -> AsyncIterator[VirtualRun]:
+    """Connect as the coordinator, register all streams, and open the clock of the run."""
+    credential = access.credentials[COORDINATOR]
+    settings = BusSettings(broker=access.broker, ca=None, credential=SecretStr(credential))
+    client_id = f"{COORDINATOR}--{secrets.token_hex(4)}"
+    async with (
+        api_client.connect(access.api, credential) as api,
+        api_client.connect(access.api, access.owner) as owner,
+        client.open(settings, clock, client_id=client_id) as bus,
+    ):
+        record = RunRecord(plan, api)
+        sources = RunSources(plan, machines, record)
+        specs = await sources.register(api)
+        sources.take_registered(specs)
+        await bus.ready()
+        await sources.publish_specs(bus, specs)
+        virtual = VirtualRun(plan, access, sources, record, clock=clock, progress=progress)
+        opening = coordinator.open(
+            plan.space,
+            virtual.members(),
+            bus=bus,
+            clock=clock,
+            start_ns=plan.scenario.start_ns,
+            quantum_ns=plan.scenario.quantum_ns,
+            sources=virtual.batches,
+            outputs=tuple(plan.outputs().values()),
+            observe=record.observe,
+            is_ahead=not sources.is_fed_back,
+        )
+        async with opening as run_clock:
+            virtual.take_clock(run_clock, owner)
+            yield virtual

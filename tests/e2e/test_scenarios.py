@@ -1,0 +1,237 @@
+"""`testbed run` as a user runs it: verdicts, files, misbehaving prototypes, nothing left behind."""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import orjson
+import psutil
+import pytest
+
+from broker.clock import WallClock
+from testbed.scenario import tested_run
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SCENARIO = """scenario: short
+duration: 20s
+quantum: 5s
+equipment:
+  rig: {{model: pump-rig}}
+timeline:
+  - {{fault: valve, on: rig, from: 10s, to: 15s}}
+prototypes:
+{prototypes}
+expectations:
+  - {{name: each row is answered, stream: echo/out, count: {{is: {count}}}}}
+"""
+ECHO = """
+  echo: {python: echo.py, inputs: {rig: rig}, outputs: [out], answers_within: 60s}"""
+PROGRAMS = {
+    "echo.py": """
+from testbed_sdk import Signal, connect, run
+
+async def main():
+    async with connect() as testbed:
+        rig = testbed.input("rig")
+        await rig.open()
+        out = await testbed.output("out", [Signal("flow")])
+        async for batch in rig:
+            flow = batch["Volume Flow RateRMS"]
+            await out.publish(flow.time_ns, {"flow": flow.values})
+
+run(main())
+""",
+    "crash.py": """
+from testbed_sdk import connect, run
+
+async def main():
+    async with connect() as testbed:
+        async for batch in testbed.input("rig"):
+            if batch.batch.seq == 2:
+                raise ValueError("the second batch is too much")
+
+run(main())
+""",
+    "noise.py": """
+import os, sys
+from testbed_sdk import Dtype, Signal, Unknown, connect
+
+os.fork() or os.setsid() or os.execv("/bin/sleep", ["sleep", "300"])
+
+async def detect(testbed):
+    refused = await testbed.output("refused", [Signal("truth", Dtype.BOOL)])
+    for _ in range(2_000):
+        print("x" * 500)
+    async for batch in testbed.input("rig"):
+        try:
+            await testbed.history("local/rig/truth")
+        except Unknown:
+            times = batch["Pressure"].time_ns
+            await refused.publish(times, {"truth": [True] * len(times)})
+""",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, text in PROGRAMS.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def scenario(folder, *prototypes, count=20):
+    file = folder / "short.yaml"
+    file.write_text(SCENARIO.format(prototypes="".join(prototypes), count=count))
+    return file
+
+
+class Ran:
+    """A command that has ended."""
+
+    def __init__(self, code, out, errors):
+        self.code, self.out, self.errors = code, out.decode(), errors.decode()
+
+
+async def start(*arguments, **environment):
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "testbed", "run", *map(str, arguments)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | environment,
+    )
+
+
+async def ran(*arguments, **environment):
+    process = await start(*arguments, **environment)
+    out, errors = await process.communicate()
+    return Ran(process.returncode, out, errors)
+
+
+async def test_equal_scenarios_have_one_hash_in_any_folder_and_time_zone(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    file = scenario(folder, ECHO)
+    for name in ("echo.py", "short.yaml"):
+        shutil.copy(folder / name, elsewhere / name)
+    async with asyncio.TaskGroup() as tasks:
+        here = tasks.create_task(ran(file, "--fast", "--json", TZ="Asia/Tokyo"))
+        there = tasks.create_task(ran(elsewhere / "short.yaml", "--fast", "--json", TZ="UTC"))
+    results = [orjson.loads(each.result().out) for each in (here, there)]
+    assert [each["passed"] for each in results] == [True, True], here.result().errors
+    (first,), (second,) = (each["runs"] for each in results)
+    assert first["hash"] == second["hash"]
+    assert first["samples"] == {"rig": 160, "echo/out": 20}
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["echo.py", "short.yaml"]
+
+
+CRASH = """
+  crash: {python: crash.py, inputs: {rig: rig}, answers_within: 60s}"""
+NOISE = """
+  noise: {function: "noise:detect", inputs: {rig: rig}, outputs: [refused], answers_within: 60s}"""
+
+
+async def test_prototypes_that_misbehave_are_named_and_leave_nothing(folder):
+    file = scenario(folder, ECHO, CRASH, NOISE, count=21)
+    out, report = folder / "out.xml", folder / "out.html"
+    result = await ran(file, "--fast", "--junit", out, "--report", report, "--seed", 3)
+    assert result.code == 1, result.errors
+    assert "FAILED  each row is answered: expected 21: 20 samples" in result.out
+    assert "prototype 'crash' ended with exit code 1 after" in result.out
+    assert "ValueError: the second batch is too much" in result.out
+    assert "error" not in result.errors
+    assert "the second batch is too much" in out.read_text()
+    assert "the second batch is too much" in report.read_text()
+    assert "noise/refused" in report.read_text()
+    assert not [each for each in psutil.process_iter(["cmdline"]) if _is_sleep(each)]
+
+
+def _is_sleep(process):
+    return process.info["cmdline"] == ["sleep", "300"]
+
+
+async def test_a_prototype_that_never_takes_part_is_an_error_of_the_file(folder):
+    gone = "\n  gone: {command: python -c 'raise SystemExit(4)', inputs: {rig: rig}}"
+    result = await ran(scenario(folder, ECHO, gone), "--fast", "--junit", folder / "out.xml")
+    assert result.code == 2
+    assert f"{folder / 'short.yaml'}:11:" in result.errors
+    assert "prototype 'gone' ended with exit code 4 before the run began" in result.errors
+    assert not (folder / "out.xml").exists()
+
+
+@pytest.mark.parametrize("signal_name", ["SIGINT", "SIGKILL"])
+async def test_a_run_that_is_interrupted_or_killed_leaves_no_process(folder, signal_name):
+    slow = ECHO.replace("echo.py", "slow.py")
+    (folder / "slow.py").write_text("import time\ntime.sleep(300)")
+    process = await start(scenario(folder, slow), "--fast")
+    for _ in range(3_000):
+        if has_slow(process):
+            break
+        await WallClock().sleep(0.02)
+    assert has_slow(process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.Signals[signal_name])
+    await process.communicate()
+    assert process.returncode == (130 if signal_name == "SIGINT" else -9)
+    for _ in range(500):
+        if not any(each.is_running() for each in children):
+            return
+        await WallClock().sleep(0.02)
+    raise AssertionError([each for each in children if each.is_running()])
+
+
+def has_slow(process):
+    """Whether the command has started its prototype."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return any("slow.py" in " ".join(each.cmdline()) for each in children)
+
+
+def test_the_examples_pass(tmp_path):
+    for file in sorted((EXAMPLES / "scenarios").glob("*.yaml")):
+        result = tested_run.run(file, seed=None, folder=tmp_path / file.stem)
+        assert result.passed, result
+
+
+async def test_a_first_scenario_is_written_and_passes(tmp_path):
+    """What docs/how-to/test-in-ci.md begins with, and its tests in pytest."""
+    init = (
+        sys.executable,
+        "-m",
+        "testbed",
+        "scenario",
+        "init",
+        "valve",
+        "--from-model",
+        "pump-rig",
+    )
+    writing = await asyncio.create_subprocess_exec(*init, cwd=tmp_path)
+    assert await writing.wait() == 0
+    (tmp_path / "test_valve.py").write_text(IN_PYTEST)
+    command = [sys.executable, "-m", "pytest", "-p", "testbed.scenario.pytest_plugin", "-q"]
+    testing = await asyncio.create_subprocess_exec(
+        *command, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await testing.communicate()
+    assert b"2 passed" in out, out.decode()
+
+
+IN_PYTEST = """
+import pytest
+from testbed_sdk import BedError
+
+def test_the_detector_finds_the_valve(scenario):
+    result = scenario("valve.yaml", seed=7)
+    assert result.passed, result
+    assert result.observed("recall") == 1
+    assert result.history("detector/score")["score"].values.max() > 6
+    with pytest.raises(BedError, match="there is no stream 'detector/scor'"):
+        result.history("detector/scor")
+    with pytest.raises(BedError, match="observes 'overshoot'"):
+        result.observed("overshoot")
+
+def test_a_scenario_that_is_wrong_fails_with_its_sentence(scenario, tmp_path):
+    with pytest.raises(BedError, match="there is no scenario"):
+        scenario("missing.yaml")
+"""
