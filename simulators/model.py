@@ -6,6 +6,9 @@ from typing import Protocol
 
 from broker.streams import Signal
 
+SourceValue = float | tuple[float, ...]
+"""Value of a signal: a tuple where the signal's shape is [n]."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
@@ -17,7 +20,7 @@ class SourceRow:
     """
 
     time_ns: int
-    values: tuple[float, ...]
+    values: tuple[SourceValue, ...]
     anomaly: bool | None = None
     cause: str = ""
 

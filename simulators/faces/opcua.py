@@ -92,8 +92,9 @@ class OpcUaFace:
             moment: Any = _EPOCH + timedelta(microseconds=row.time_ns // 1000)
             later: Any = self._at_same_time or None
             for node, value in zip(self._nodes, row.values, strict=True):
+                content: Any = list(value) if isinstance(value, tuple) else value
                 data_value = ua.DataValue(
-                    ua.Variant(value, ua.VariantType.Double),
+                    ua.Variant(content, ua.VariantType.Double),
                     SourceTimestamp=moment,
                     SourcePicoseconds=later,
                 )
@@ -210,18 +211,22 @@ def _certificate(keys: Path) -> tuple[bytes, bytes]:
 async def _variable(machine: Node, index: Any, name: str, signal: Signal) -> Node:
     """Add an AnalogItem without a value; OPC UA Part 8, 5.3.2.3."""
     identifier: Any = f"{name}.{signal.name}"
+    empty: Any = [0.0] * signal.shape[0] if signal.shape else 0.0
     node = await machine.add_variable(
         ua.NodeId(identifier, index),
         ua.QualifiedName(signal.name, index),
-        0.0,
+        empty,
         ua.VariantType.Double,
     )
+    if signal.shape:
+        size = ua.DataValue(ua.Variant([signal.shape[0]], ua.VariantType.UInt32))
+        await node.write_attribute(ua.AttributeIds.ArrayDimensions, size)
     typed: Any = ua.ObjectIds.HasTypeDefinition
     await node.delete_reference(ua.ObjectIds.BaseDataVariableType, typed, bidirectional=False)
     await node.add_reference(ua.ObjectIds.AnalogItemType, typed, bidirectional=False)
     await _describe(node, signal)
     waiting = ua.StatusCode(ua.UInt32(ua.StatusCodes.BadWaitingForInitialData))
-    nothing = ua.DataValue(ua.Variant(0.0, ua.VariantType.Double), waiting)
+    nothing = ua.DataValue(ua.Variant(empty, ua.VariantType.Double), waiting)
     await node.write_attribute(ua.AttributeIds.Value, nothing)
     return node
 
