@@ -1,7 +1,7 @@
 """The ledger of a source: every row is on disk before it is offered.
 
 A file of JSON lines; the first names the signals, each other line is a row, `[time_ns, [values],
-anomaly, cause]`.  A checker compares it with the store.
+anomaly, cause]`; the value of an array is a list.  A checker compares it with the store.
 """
 
 import os
@@ -114,4 +114,5 @@ def _row(line: bytes, width: int) -> SourceRow:
     time_ns, values, anomaly, cause = orjson.loads(line)
     if len(values) != width:
         raise ValueError(f"{len(values)} values for {width} signals")
-    return SourceRow(time_ns, tuple(values), anomaly, cause)
+    elements = tuple(tuple(each) if isinstance(each, list) else each for each in values)
+    return SourceRow(time_ns, elements, anomaly, cause)

@@ -9,8 +9,8 @@ from broker.streams import Signal
 NO_SAMPLE = 255
 """Stands in the place of a quality where a signal has no sample in a row."""
 
-Value = float | int | bool | str | None
-"""A value of a signal in its dtype; None without a usable one."""
+SourceValue = float | int | bool | str | tuple[float, ...] | None
+"""A value of a signal in its dtype, a tuple where its shape is [n]; None without a usable one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class SourceRow:
     """
 
     time_ns: int
-    values: tuple[Value, ...]
+    values: tuple[SourceValue, ...]
     anomaly: bool | None = None
     cause: str = ""
     quality: tuple[int, ...] = ()

@@ -15,7 +15,7 @@ from broker.errors import Invalid
 from broker.streams import Signal
 from simulators import faults
 from simulators.faults import Fault, RecurringFaults
-from simulators.model import SourceRow
+from simulators.model import SourceRow, SourceValue
 from simulators.parameters import Parameter, constants_with, parameters_of, unknown
 
 MICROSECOND_S = 1e-6
@@ -39,8 +39,10 @@ class Equations(Protocol):
         inputs: Mapping[str, float],
         levels: Mapping[str, float],
         gauss: Sequence[float],
-    ) -> tuple[float, ...]:
+    ) -> tuple[SourceValue, ...]:
         """Move on by a duration and return what the sensors show then, one value a signal.
+
+        Arrays come after all single values, and lie in their range already.
 
         levels: kind of fault -> its level, 0 to 1.  gauss: `draws` standard normal numbers.
         """
@@ -177,7 +179,7 @@ class SteppedModel:
         )
         self._constants = constants
         self._healthy = dict.fromkeys(info.faults, 0.0)
-        self._limits = [limits_of(signal) for signal in info.signals]
+        self._limits = [limits_of(signal) for signal in info.signals if not signal.shape]
         self._first_inputs = {**info.input_defaults, **info.limited(settings.inputs)}
         self._run: _Run | None = None
 
@@ -202,6 +204,7 @@ class SteppedModel:
     def _computed(self, run: "_Run", count: int) -> list[SourceRow]:
         """The next rows of a run."""
         step, inputs, noise, limits = run.equations.step, run.inputs, run.noise, self._limits
+        singles = len(limits)
         times_s = [at * self.period_s for at in range(run.rows, run.rows + count)]
         near = self._near(times_s)
         run.rows += count
@@ -209,16 +212,18 @@ class SteppedModel:
         for time_s in times_s:
             active = near if self._recurring is None else (*near, self._recurring.at(time_s))
             levels = self._levels(active, time_s) if active else self._healthy
-            values = step(self.period_s, inputs, levels, next(noise))
+            values: tuple[Any, ...] = step(self.period_s, inputs, levels, next(noise))
             limited = tuple(
                 [
                     low if value < low else min(value, high)
-                    for value, (low, high) in zip(values, limits, strict=True)
+                    for value, (low, high) in zip(values, limits, strict=False)
                 ]
             )
             cause = "+".join([kind for kind, level in levels.items() if level > 0])
             time_ns = round(time_s / MICROSECOND_S) * 1000
-            rows.append(SourceRow(time_ns, limited, anomaly=bool(cause), cause=cause))
+            rows.append(
+                SourceRow(time_ns, limited + values[singles:], anomaly=bool(cause), cause=cause)
+            )
         return rows
 
     def _levels(self, active: Sequence[Fault], time_s: float) -> Mapping[str, float]:

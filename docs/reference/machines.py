@@ -112,7 +112,8 @@ def section(info: ModelInfo) -> Iterator[str]:
 
 def signal_row(signal: Signal) -> str:
     """A signal as a row of a table."""
-    return f"| {signal.name} | {signal.unit} | {span(signal)} | {signal.description} |"
+    unit = f"{signal.unit}, [{signal.shape[0]}]" if signal.shape else signal.unit
+    return f"| {signal.name} | {unit} | {span(signal)} | {signal.description} |"
 
 
 def span(signal: Signal) -> str:

@@ -128,8 +128,9 @@ class OpcUaFace:
             for node, variant_type, value, code in cells:
                 if code == NO_SAMPLE:
                     continue
+                content: Any = list(value) if isinstance(value, tuple) else value
                 data_value = ua.DataValue(
-                    _NULL if code == BAD else ua.Variant(value, variant_type),
+                    _NULL if code == BAD else ua.Variant(content, variant_type),
                     _STATUS[code],
                     SourceTimestamp=moment,
                     SourcePicoseconds=later,
@@ -264,12 +265,16 @@ async def _variable(
 ) -> tuple[Node, ua.VariantType]:
     """Add a variable without a value, an AnalogItem for a number; OPC UA Part 8, 5.3.2.3."""
     identifier: Any = f"{name}.{signal.name}"
-    first, variant_type = _FIRST[signal.dtype], _TYPES[signal.dtype]
+    variant_type = _TYPES[signal.dtype]
+    first: Any = [_FIRST[signal.dtype]] * signal.shape[0] if signal.shape else _FIRST[signal.dtype]
     node = await machine.add_variable(
         ua.NodeId(identifier, index), ua.QualifiedName(signal.name, index), first, variant_type
     )
     description = ua.DataValue(ua.Variant(ua.LocalizedText(signal.description)))
     await node.write_attribute(ua.AttributeIds.Description, description)
+    if signal.shape:
+        size = ua.DataValue(ua.Variant([signal.shape[0]], ua.VariantType.UInt32))
+        await node.write_attribute(ua.AttributeIds.ArrayDimensions, size)
     if signal.dtype in {Dtype.FLOAT64, Dtype.INT64}:
         typed: Any = ua.ObjectIds.HasTypeDefinition
         await node.delete_reference(ua.ObjectIds.BaseDataVariableType, typed, bidirectional=False)

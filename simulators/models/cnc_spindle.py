@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from broker.streams import Signal
+from simulators.model import SourceValue
 from simulators.parameters import parameter
 from simulators.stepped import ModelInfo, approach
 
@@ -65,6 +66,15 @@ SIGNALS = (
             ("Outer Race", "effective velocity around BPFO and twice and three times it"),
             ("Inner Race", "effective velocity around BPFI and twice and three times it"),
         )
+    ),
+    Signal(
+        "Spectrum",
+        unit=_MM_S,
+        low=0,
+        high=100,
+        resolution=0.0001,
+        description="amplitude of velocity in equal bins from 0 Hz to the bandwidth",
+        shape=(BINS,),
     ),
 )
 INPUTS = (
@@ -153,7 +163,7 @@ class _Spindle:
         inputs: Mapping[str, float],
         levels: Mapping[str, float],
         gauss: Sequence[float],
-    ) -> tuple[float, ...]:
+    ) -> tuple[SourceValue, ...]:
         """See `Equations`."""
         c = self._c
         self._speed = approach(self._speed, inputs["speed"], duration_s / c.speed_time)
@@ -162,7 +172,8 @@ class _Spindle:
         end_c = self._end_c(cutting_w, friction_w)
         self._bearing_c = approach(self._bearing_c, end_c, constants_passed)
         self._shake(cutting_w, levels, gauss[4:])
-        return self._sensed(cutting_w + friction_w, gauss)
+        shown = np.minimum(np.round(self.spectrum, 4), 100.0)
+        return *self._sensed(cutting_w + friction_w, gauss), tuple(shown.tolist())
 
     def _powers_w(self, feed: float, levels: Mapping[str, float]) -> tuple[float, float]:
         """Power of the cut and of the friction.  feed: mm/min."""
@@ -266,7 +277,7 @@ def hann_response(bins: float) -> float:
 
 MODEL = ModelInfo(
     name="cnc-spindle",
-    description="a motor spindle that mills: load, heat, and bands of its vibration's spectrum",
+    description="a motor spindle that mills: load, heat, and its vibration's spectrum with bands",
     stream="spindle",
     period_s=1.0,
     signals=SIGNALS,

@@ -73,10 +73,11 @@ def _signal(signal: Signal, options: SimulatorOptions) -> dict[str, Any]:
             "time_format": "us",
         }
     words = {
+        "shape": list(signal.shape) or None,
         "unit": signal.unit,
         "low": signal.low,
         "high": signal.high,
         "resolution": signal.resolution,
         "description": signal.description,
     }
-    return source | {name: value for name, value in words.items() if value not in {None, ""}}
+    return source | {name: value for name, value in words.items() if value not in (None, "")}

@@ -50,7 +50,8 @@ def _sections(info: ModelInfo) -> Mapping[str, Sequence[tuple[str, str]]]:
 
 
 def _about(signal: Signal) -> tuple[str, tuple[float, float], str]:
-    return signal.unit, (signal.low or 0.0, signal.high or 0.0), signal.description
+    size = f" [{signal.shape[0]}]" if signal.shape else ""
+    return f"{signal.unit}{size}", (signal.low or 0.0, signal.high or 0.0), signal.description
 
 
 def _line(value: str, unit: str, limits: tuple[float, float], description: str) -> str:
@@ -62,7 +63,7 @@ def _line(value: str, unit: str, limits: tuple[float, float], description: str) 
 
 def _as_json(info: ModelInfo) -> dict[str, Any]:
     def described(signal: Signal) -> dict[str, Any]:
-        keys = ("name", "unit", "low", "high", "resolution", "description")
+        keys = ("name", "unit", "low", "high", "resolution", "description", "shape")
         return {key: getattr(signal, key) for key in keys}
 
     return {

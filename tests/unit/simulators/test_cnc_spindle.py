@@ -23,7 +23,8 @@ SKF_6205 = {"balls": 9, "ball_diameter": 7.94, "pitch_diameter": 39.04, "contact
 
 
 def means(rows):
-    return dict(zip(NAMES, np.array([row.values for row in rows]).mean(axis=0), strict=True))
+    columns = zip(*(row.values for row in rows), strict=True)
+    return {name: np.mean(column, axis=0) for name, column in zip(NAMES, columns, strict=True)}
 
 
 def test_the_defect_frequencies_of_a_6205_are_those_of_the_bearing_data_center():
@@ -96,6 +97,13 @@ def test_speed_and_heat_follow_with_their_time_constants():
     at = 6000 // 20
     begin_c = np.interp(0, [0, 1], rows[:2])
     assert (rows[at] - begin_c) / (end_c - begin_c) == pytest.approx(1 - math.exp(-1), abs=0.01)
+
+
+def test_the_effective_value_is_that_of_the_spectrum():
+    for row in SPINDLE.make(seed=1).advance(50, {}):
+        spectrum = np.array(row.values[NAMES.index("Spectrum")])
+        effective = math.sqrt((spectrum**2).sum() / 2 / 1.5)
+        assert row.values[NAMES.index("VibrationRMS")] == pytest.approx(effective, abs=1e-3)
 
 
 def test_bands_tell_the_faults_apart():
