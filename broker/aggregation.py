@@ -93,7 +93,7 @@ class Aggregation:
         return replace(spec, signals=tuple(signals))
 
     def check(self, spec: StreamSpec, names: Iterable[str], from_ns: int) -> None:
-        """Raise Invalid if a signal has no such value: only `last` takes a bool or a text.
+        """Raise Invalid if a signal has no such value: only `last` takes a bool, text or array.
 
         from_ns: begin of the span; its window must begin after `EARLIEST_NS`.
         """
@@ -105,14 +105,14 @@ class Aggregation:
         if self.how is Aggregate.LAST:
             return
         signals = [spec.signal(name) for name in names]
-        wrong = [signal for signal in signals if signal.dtype not in _NUMBERS]
+        wrong = [signal for signal in signals if signal.type not in _NUMBERS]
         if not wrong:
             return
-        numbers = [signal.name for signal in signals if signal.dtype in _NUMBERS]
+        numbers = [signal.name for signal in signals if signal.type in _NUMBERS]
         others = f", or name signals that are numbers: {_few(numbers)}" if numbers else ""
         raise Invalid(
             f"how={self.how} needs numbers, and of {spec.address}"
-            f" {_few([f'{signal.name!r} is {signal.dtype}' for signal in wrong])}",
+            f" {_few([f'{signal.name!r} is {signal.type}' for signal in wrong])}",
             hint=f"how=last takes every signal{others}",
         )
 

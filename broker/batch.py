@@ -3,6 +3,9 @@
 A sample is (signal, time, value, quality).  Quality is GOOD, UNCERTAIN or BAD (the severity of an
 OPC UA status code).  A sample is BAD exactly when it has no usable value: null on the wire, NaN / 0
 / False / "" in a column.
+
+The value of an array signal is all its elements, with one quality.  Such a column is array[samples,
+elements]; in a column of several signals, as in a long frame, each array is a tuple.
 """
 
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
@@ -14,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker.namespace import LIVE, EquipmentKind
-from broker.streams import Dtype
+from broker.streams import ArrayOf, Dtype, StreamSpec, ValueType
 
 GOOD, UNCERTAIN, BAD = 0, 1, 2
 QUALITIES = ("good", "uncertain", "bad")
@@ -40,10 +43,48 @@ NO_VALUE: Mapping[Dtype, object] = {
 """Placeholder in a column for a bad sample, which has no value."""
 
 
-def column_dtype(dtypes: Iterable[Dtype]) -> np.dtype[Any]:
-    """Return the numpy dtype of a column of all these dtypes: objects where they differ."""
+def column_dtype(dtypes: Iterable[ValueType]) -> np.dtype[Any]:
+    """Return the numpy dtype of a column of all these types: objects for arrays, and if several."""
     distinct = set(dtypes)
-    return NUMPY[distinct.pop()] if len(distinct) == 1 else np.dtype(np.object_)
+    shared = distinct.pop() if len(distinct) == 1 else None
+    return _OBJECTS if shared is None or isinstance(shared, ArrayOf) else NUMPY[shared]
+
+
+def no_value(value_type: ValueType) -> Any:
+    """The placeholder for a bad sample in a column of several signals."""
+    if isinstance(value_type, ArrayOf):
+        return (NO_VALUE[value_type.dtype],) * value_type.size
+    return NO_VALUE[value_type]
+
+
+def filled_column(value_type: ValueType, count: int) -> Column:
+    """A column of `count` samples of one signal, without a value in any: [count, n] for arrays."""
+    if isinstance(value_type, ArrayOf):
+        shape = (count, value_type.size)
+        return np.full(shape, NO_VALUE[value_type.dtype], NUMPY[value_type.dtype])
+    return np.full(count, NO_VALUE[value_type], NUMPY[value_type])
+
+
+def stacked(cells: Column, array: ArrayOf) -> Column:
+    """The tuples of a column of objects, as array[samples, elements]."""
+    rows = np.array(cells.tolist(), NUMPY[array.dtype])
+    return rows.reshape(len(cells), array.size)
+
+
+def of_type(column: Column, value_type: ValueType) -> Column:
+    """The values of one signal in its own dtype, from a column of several signals."""
+    if isinstance(value_type, ArrayOf):
+        return stacked(column, value_type)
+    return column.astype(NUMPY[value_type], copy=False)
+
+
+def put_cells(column: Column, rows: npt.NDArray[np.intp], values: Column) -> None:
+    """Put array[samples, elements] into these rows of a column of objects, as tuples."""
+    for row, elements in zip(rows.tolist(), values.tolist(), strict=True):
+        column[row] = tuple(elements)
+
+
+_OBJECTS = np.dtype(np.object_)
 
 
 class Source(StrEnum):
@@ -77,7 +118,7 @@ class MayRepeat(StrEnum):
 
 
 class Series(NamedTuple):
-    """The samples of one signal: three columns of equal length."""
+    """The samples of one signal: three columns of equal length; values: [n, elements] of arrays."""
 
     time_ns: Times
     values: Column
@@ -122,8 +163,8 @@ class Wide:  # noqa: PLW1641 - columns have no hash
     """A frame of signals that share their time stamps.
 
     time_ns: int64[n], ns since 1970 UTC, in the order of the source.  values: signal -> column of n
-    in its dtype; a ColumnArray is cheapest.  quality: signal -> uint8[n], only for signals
-    where not all is GOOD.
+    in its dtype, array[n, elements] for arrays; a ColumnArray is cheapest.  quality: signal ->
+    uint8[n], only for signals where not all is GOOD.
     """
 
     time_ns: Times
@@ -155,8 +196,8 @@ class Long:  # noqa: PLW1641 - columns have no hash
     """A frame of samples that each have a time stamp of their own, in the order of the source.
 
     time_ns: int64[n].  signal: int32[n], counting from 0 in the order of the spec.  values: a
-    column of n; where the signals' dtypes differ, an object array of Python values.  quality:
-    uint8[n].  names: the spec's signal names.
+    column of n; where the signals' dtypes differ or one is an array, an object array of Python
+    values, tuples for arrays.  quality: uint8[n].  names, dtypes: those of the spec.
     """
 
     time_ns: Times
@@ -164,7 +205,7 @@ class Long:  # noqa: PLW1641 - columns have no hash
     values: Column
     quality: Quality
     names: tuple[str, ...]
-    dtypes: tuple[Dtype, ...]
+    dtypes: tuple[ValueType, ...]
 
     def series(self) -> Iterator[tuple[str, Series]]:
         """Yield each signal that occurs with its samples, in the order of the spec."""
@@ -175,7 +216,11 @@ class Long:  # noqa: PLW1641 - columns have no hash
         start = 0
         for end in ends if len(signal) else ():
             at = int(signal[start])
-            column = values[start:end].astype(NUMPY[self.dtypes[at]], copy=False)
+            dtype, column = self.dtypes[at], values[start:end]
+            if isinstance(dtype, ArrayOf):
+                column = stacked(column, dtype)
+            else:
+                column = column.astype(NUMPY[dtype], copy=False)
             yield self.names[at], Series(time_ns[start:end], column, quality[start:end])
             start = end
 
@@ -243,6 +288,24 @@ class Batch:
         return Series(*(np.concatenate(columns) for columns in zip(*pieces, strict=True)))
 
 
+def elements_of(frame: Wide | Long) -> int:
+    """The number of values in a frame, counting each element of an array."""
+    if isinstance(frame, Wide):
+        return sum(column.size for column in frame.values.values())
+    if frame.values.dtype != _OBJECTS or not any(
+        isinstance(each, ArrayOf) for each in frame.dtypes
+    ):
+        return len(frame)
+    return sum(len(cell) if type(cell) is tuple else 1 for cell in frame.values.tolist())
+
+
+def largest_array(spec: StreamSpec, names: Iterable[str]) -> int:
+    """The most elements that a sample of these signals has; 1 without an array."""
+    if not spec.has_arrays:
+        return 1
+    return max((shape[0] for name in names if (shape := spec.signal(name).shape)), default=1)
+
+
 def same_series(first: Series, second: Series) -> bool:
     """Return whether two series agree in every time, value and quality; missing values agree."""
     return (
@@ -250,7 +313,16 @@ def same_series(first: Series, second: Series) -> bool:
         and np.array_equal(first.quality, second.quality)
         and len(first.values) == len(second.values)
         and all(
-            a == b or (a != a and b != b)  # noqa: PLR0124 - NaN is not itself
+            a == b or _lacks_both(a, b)
             for a, b in zip(first.values.tolist(), second.values.tolist(), strict=True)
         )
     )
+
+
+def _lacks_both(first: Any, second: Any) -> bool:
+    """Whether both are NaN, or arrays that differ in nothing but NaN."""
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(
+            a == b or _lacks_both(a, b) for a, b in zip(first, second, strict=True)
+        )
+    return bool(first != first and second != second)  # noqa: PLR0124 - NaN is not itself

@@ -1,12 +1,11 @@
 """Encodes batches as JSON and decodes them: readable with any JSON parser, safe for JavaScript.
 
 An integer beyond ±2^53 is written as a decimal string.  A NaN or an infinity has no JSON: such a
-sample is bad and its value null.  A document is decoded in two steps, because its columns need a
-spec that the reader may not have yet: `parse` checks the document itself, `fit` its columns against
-the spec.
+sample is bad and its value null.  The value of an array signal is a list of its elements.  A
+document is decoded in two steps, because its columns need a spec that the reader may not have yet:
+`parse` checks the document itself, `fit` its columns against the spec.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ import orjson
 
 from broker.batch import (
     BAD,
-    GOOD,
     MOST_BYTES,
     NO_VALUE,
     NUMPY,
@@ -35,22 +33,36 @@ from broker.batch import (
     Times,
     Wide,
     column_dtype,
+    put_cells,
 )
 from broker.clock import ns_of, text_of
 from broker.errors import Corrupt, Invalid
-from broker.streams import MOST_VALUES, Dtype, StreamSpec
+from broker.json_values import (
+    INT64,
+    MOST_EXACT,
+    PLAIN,
+    Misfit,
+    UnfitJson,
+    arrays_in,
+    arrays_out,
+    elements_in,
+    excerpt,
+    integer_in,
+    is_exact,
+    plain,
+    qualities_in,
+    value_in,
+    value_out,
+)
+from broker.streams import MOST_VALUES, ArrayOf, Dtype, StreamSpec, ValueType
 from broker.wire import WIRE_VERSION, json_object
 
-MOST_EXACT = 2**53
 MOST_NAME = 40
 FEW = 8
 """Below this many columns, encoding them together saves nothing."""
 
-_INT64 = range(-(2**63), 2**63)
 _BEYOND = "beyond the years 1678 to 2262"
-_DECIMAL = re.compile(r"-?\d{1,19}", re.ASCII)
 _EPOCH_NAME = re.compile(r"[0-9A-Za-z-]{1,40}", re.ASCII)
-_CODE = {name: code for code, name in enumerate(QUALITIES)}
 
 
 # --- out ------------------------------------------------------------------------------------------
@@ -116,9 +128,12 @@ def _table_out(frame: Wide) -> orjson.Fragment | None:
         names, table = values.names, values.rows
     else:
         names, columns = tuple(values), list(values.values())
-        if {column.dtype for column in columns} != {NUMPY[Dtype.FLOAT64]}:
+        if columns[0].ndim > 1 or {column.dtype for column in columns} != {NUMPY[Dtype.FLOAT64]}:
             return None
-        table = np.concatenate(columns).reshape(len(columns), len(frame.time_ns))
+        try:
+            table = np.concatenate(columns).reshape(len(columns), len(frame.time_ns))
+        except ValueError:  # others are arrays
+            return None
     if table.dtype != np.float64:
         return None
     if table.shape[1] == 1:  # a flat list is written in half the time of nested ones
@@ -154,30 +169,23 @@ def _times_out(time_ns: Times) -> dict[str, Any]:
 def _column_out(column: Column, quality: Quality | None) -> Column | list[Any]:
     """Return a column for orjson, which writes NaN as null: the array, or a list of values."""
     missing = quality is not None and bool((quality == BAD).any())
+    if missing and column.ndim > 1:
+        return arrays_out(column, quality)
     if column.dtype == np.float64:
         return np.ascontiguousarray(column)
-    if column.dtype == np.bool_ and not missing:
+    is_int = column.dtype == np.int64
+    if not missing and (
+        column.dtype == np.bool_ or (is_int and (len(column) == 0 or is_exact(column)))
+    ):
         return np.ascontiguousarray(column)
-    if column.dtype == np.int64 and not missing and (len(column) == 0 or _exact(column)):
-        return np.ascontiguousarray(column)
-    values = [_value_out(value) for value in column.tolist()]
+    if column.ndim > 1:
+        return arrays_out(column, None)
+    values = [value_out(value) for value in column.tolist()]
     if missing and quality is not None:
         return [
             None if code == BAD else v for v, code in zip(values, quality.tolist(), strict=True)
         ]
     return values
-
-
-def _exact(column: Column) -> bool:
-    if column.view(np.uint64).max() <= MOST_EXACT:  # one look where nothing is negative
-        return True
-    return bool(column.min() >= -MOST_EXACT and column.max() <= MOST_EXACT)
-
-
-def _value_out(value: object) -> object:
-    if isinstance(value, int) and not -MOST_EXACT <= value <= MOST_EXACT:
-        return str(value)
-    return value
 
 
 def _quality_out(codes: Quality) -> list[str]:
@@ -297,7 +305,7 @@ def gap_from_json(raw: object) -> Gap:
     gap = Gap(
         tuple(signals), _instant(raw.get("from"), "from"), _instant(raw.get("to"), "to"), cause
     )
-    if gap.from_ns not in _INT64 or gap.to_ns not in _INT64:
+    if gap.from_ns not in INT64 or gap.to_ns not in INT64:
         raise Corrupt(f"a gap from {raw['from']} to {raw['to']}: {_BEYOND}")
     if gap.from_ns > gap.to_ns:
         raise Corrupt(
@@ -307,23 +315,6 @@ def gap_from_json(raw: object) -> Gap:
 
 
 # --- in, second step: against the spec ------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Misfit:
-    """A sample, column or frame that does not fit the spec; the rest of the batch is used.
-
-    value: the offending JSON, cut to 200 characters.
-    """
-
-    reason: str
-    signal: str | None = None
-    time_ns: int | None = None
-    value: str = ""
-
-
-class _Unfit(Exception):
-    """A frame or a column as a whole does not fit."""
 
 
 def decode(payload: bytes, spec: StreamSpec) -> tuple[Batch, tuple[Misfit, ...]]:
@@ -338,6 +329,11 @@ def fit(document: Document, spec: StreamSpec) -> tuple[Batch, tuple[Misfit, ...]
     """
     if document.spec_version != spec.version:
         raise Corrupt(f"a batch of spec {document.spec_version} read with spec {spec.version}")
+    if spec.has_arrays and elements_in(document.frames, spec) > MOST_VALUES:
+        raise Corrupt(
+            "a batch of too many values",
+            hint=f"at most {MOST_VALUES}, where each element of an array counts",
+        )
     frames, misfits = frames_from_json(document.frames, spec)
     if sum(len(frame) for frame in frames) > MOST_VALUES:
         raise Corrupt("a batch of too many values", hint=f"at most {MOST_VALUES}")
@@ -364,14 +360,14 @@ def frames_from_json(
     for raw in frames:
         try:
             fitting += _frame_in(raw, spec, misfits)
-        except _Unfit as exc:
-            misfits.append(Misfit(f"frame: {exc}", value=_excerpt(raw)))
+        except UnfitJson as exc:
+            misfits.append(Misfit(f"frame: {exc}", value=excerpt(raw)))
     return tuple(fitting), tuple(misfits)
 
 
 def _frame_in(raw: object, spec: StreamSpec, misfits: list[Misfit]) -> Sequence[Wide | Long]:
     if not isinstance(raw, dict):
-        raise _Unfit(f"a JSON {type(raw).__name__}, not an object")
+        raise UnfitJson(f"a JSON {type(raw).__name__}, not an object")
     return _wide_in(raw, spec, misfits) if "values" in raw else _long_in(raw, spec, misfits)
 
 
@@ -379,22 +375,22 @@ def _wide_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) ->
     time_ns = _times_in(raw)
     columns, qualities = raw["values"], raw.get("quality", {})
     if not isinstance(columns, dict) or not isinstance(qualities, dict):
-        raise _Unfit("values and quality are not objects")
+        raise UnfitJson("values and quality are not objects")
     if not qualities and (table := _table_in(columns, len(time_ns), spec)) is not None:
         return [Wide(time_ns, table)]
-    dtypes = {signal.name: signal.dtype for signal in spec.signals}
+    dtypes = dict(zip(spec.names, spec.dtypes, strict=True))
     whole: dict[str, Column] = {}
     whole_quality: dict[str, Quality] = {}
     partial: list[Wide] = []
     for name, column in columns.items():
         try:
             if name not in dtypes:
-                raise _Unfit("the spec has no such signal")
+                raise UnfitJson("the spec has no such signal")
             values, quality, keep = _column_in(
                 column, qualities.get(name), time_ns, dtypes[name], name, misfits
             )
-        except _Unfit as exc:
-            misfits.append(Misfit(str(exc), signal=name[:80], value=_excerpt(column)))
+        except UnfitJson as exc:
+            misfits.append(Misfit(str(exc), signal=name[:80], value=excerpt(column)))
             continue
         if not keep.all():
             if keep.any():
@@ -430,13 +426,13 @@ def _long_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) ->
     time_ns = _times_in(raw)
     signal, column, qualities = raw.get("signal"), raw.get("value"), raw.get("quality")
     if not isinstance(signal, list) or not set(map(type, signal)) <= {int}:
-        raise _Unfit("signal is not a list of indexes")
+        raise UnfitJson("signal is not a list of indexes")
     if not isinstance(column, list) or not len(signal) == len(column) == len(time_ns):
-        raise _Unfit("dt, signal and value are not of one length")
+        raise UnfitJson("dt, signal and value are not of one length")
     if qualities is not None and (not isinstance(qualities, list) or len(qualities) != len(column)):
-        raise _Unfit("quality and value are not of one length")
+        raise UnfitJson("quality and value are not of one length")
     if signal and not (min(signal) >= 0 and max(signal) < len(spec.signals)):
-        raise _Unfit(f"signal counts beyond the {len(spec.signals)} of the spec")
+        raise UnfitJson(f"signal counts beyond the {len(spec.signals)} of the spec")
     dtypes = spec.dtypes
     index = np.array(signal, np.int32)
     values = np.empty(len(column), column_dtype(dtypes))
@@ -449,7 +445,7 @@ def _long_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) ->
     for at in np.unique(index).tolist():
         rows = np.flatnonzero(index == at)
         where = rows.tolist()
-        values[rows], quality[rows], keep[rows] = _column_in(
+        own, quality[rows], keep[rows] = _column_in(
             [column[i] for i in where],
             None if qualities is None else [qualities[i] for i in where],
             time_ns[rows],
@@ -457,6 +453,10 @@ def _long_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) ->
             spec.names[at],
             misfits,
         )
+        if own.ndim > 1:
+            put_cells(values, rows, own)
+        else:
+            values[rows] = own
     frame = Long(time_ns[keep], index[keep], values[keep], quality[keep], spec.names, dtypes)
     return [frame] if len(frame) or not column else []
 
@@ -464,16 +464,16 @@ def _long_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) ->
 def _times_in(raw: Mapping[str, Any]) -> Times:
     offsets = raw.get("dt")
     if not isinstance(offsets, list):
-        raise _Unfit("dt is not a list of offsets in ns")
+        raise UnfitJson("dt is not a list of offsets in ns")
     try:
         start_ns = _instant(raw.get("t0"), "t0")
     except Corrupt as exc:
-        raise _Unfit(exc.message) from exc
+        raise UnfitJson(exc.message) from exc
     if not set(map(type, offsets)) <= {int}:
-        offsets = [_integer_in(dt, "dt") for dt in offsets]
+        offsets = [integer_in(dt, "dt") for dt in offsets]
     least, most = (min(offsets), max(offsets)) if offsets else (0, 0)
-    if not all(ns in _INT64 for ns in (start_ns, least, most, start_ns + least, start_ns + most)):
-        raise _Unfit(f"a time stamp {_BEYOND}")
+    if not all(ns in INT64 for ns in (start_ns, least, most, start_ns + least, start_ns + most)):
+        raise UnfitJson(f"a time stamp {_BEYOND}")
     return np.array(offsets, np.int64) + start_ns
 
 
@@ -481,85 +481,27 @@ def _column_in(
     column: object,
     qualities: object,
     time_ns: Times,
-    dtype: Dtype,
+    dtype: ValueType,
     name: str,
     misfits: list[Misfit],
 ) -> tuple[Column, Quality, np.ndarray[Any, np.dtype[np.bool_]]]:
     """Decode a signal's values and quality, and a mask of usable ones; the others are misfits."""
     if not isinstance(column, list) or len(column) != len(time_ns):
-        raise _Unfit("dt and values are not of one length")
+        raise UnfitJson("dt and values are not of one length")
+    if isinstance(dtype, ArrayOf):
+        return arrays_in(column, qualities, time_ns, dtype, name, misfits)
     keep = np.ones(len(column), np.bool_)
-    if qualities is None and set(map(type, column)) <= _PLAIN[dtype]:
-        values = _plain(column, dtype)
+    if qualities is None and set(map(type, column)) <= PLAIN[dtype]:
+        values = plain(column, dtype)
         if dtype is not Dtype.FLOAT64 or np.isfinite(values).all():
             return values, np.zeros(len(column), np.uint8), keep
-    codes = _qualities_in(qualities, len(column))
+    codes = qualities_in(qualities, len(column))
     values = np.empty(len(column), NUMPY[dtype])
     for at, value in enumerate(column):
         try:
-            values[at] = _value_in(value, codes[at], dtype)
-        except _Unfit as exc:
+            values[at] = value_in(value, codes[at], dtype)
+        except UnfitJson as exc:
             keep[at] = False
             values[at] = NO_VALUE[dtype]
-            misfits.append(Misfit(str(exc), name, int(time_ns[at]), _excerpt(value)))
+            misfits.append(Misfit(str(exc), name, int(time_ns[at]), excerpt(value)))
     return values, np.array([max(code, 0) for code in codes], np.uint8), keep
-
-
-_PLAIN: Mapping[Dtype, set[type]] = {
-    Dtype.FLOAT64: {float},
-    Dtype.INT64: set(),  # each may be beyond 2^53, or beyond int64: checked one by one
-    Dtype.BOOL: {bool},
-    Dtype.STRING: {str},
-}
-
-
-def _plain(column: Sequence[object], dtype: Dtype) -> Column:
-    values = np.empty(len(column), NUMPY[dtype])
-    values[:] = column
-    return values
-
-
-def _qualities_in(raw: object, count: int) -> list[int]:
-    """Decode a quality code for each sample; -1 for an unknown word."""
-    if raw is None:
-        return [GOOD] * count
-    if not isinstance(raw, list) or len(raw) != count:
-        raise _Unfit("quality and values are not of one length")
-    return [_CODE.get(word, -1) if isinstance(word, str) else -1 for word in raw]
-
-
-def _value_in(value: Any, code: int, dtype: Dtype) -> object:
-    if code < 0:
-        raise _Unfit(f"its quality is none of {', '.join(QUALITIES)}")
-    if code == BAD:
-        if value is not None:
-            raise _Unfit("a bad sample carries no value: null is right")
-        return NO_VALUE[dtype]
-    if value is None:
-        raise _Unfit("null without quality bad")
-    if dtype is Dtype.INT64:
-        return _integer_in(value, "it")
-    if dtype is Dtype.FLOAT64 and type(value) in {float, int}:
-        if not math.isfinite(value):  # 1e999 is JSON
-            raise _Unfit("it is beyond the range of float64")
-        return value
-    if (dtype is Dtype.BOOL and type(value) is bool) or (
-        dtype is Dtype.STRING and type(value) is str
-    ):
-        return value
-    raise _Unfit(f"a JSON {type(value).__name__} is no {dtype}")
-
-
-def _integer_in(value: object, what: str) -> int:
-    if type(value) is str and _DECIMAL.fullmatch(value):
-        value = int(value)
-    if type(value) is not int or value not in _INT64:
-        raise _Unfit(f"{what} is no int64")
-    return value
-
-
-def _excerpt(raw: object) -> str:
-    try:
-        return orjson.dumps(raw).decode()[:200]
-    except orjson.JSONEncodeError:  # deeper than orjson encodes
-        return f"a deeply nested {type(raw).__name__}"

@@ -18,7 +18,9 @@ MOST_SIGNALS = 1_000
 MOST_SPECS = 500
 """Most specs that are registered at once."""
 MOST_VALUES = 10_000
-"""Most values of a batch."""
+"""Most values of a batch; an array counts as many as it has elements."""
+MOST_ELEMENTS = MOST_VALUES
+"""Most elements of an array, so that one sample always fits a batch."""
 MOST_TEXT = 400
 PAST_LIMIT_S = 30.0 * DAY_S
 FUTURE_LIMIT_S = 1.0 * DAY_S
@@ -34,6 +36,21 @@ class Dtype(StrEnum):
     INT64 = "int64"
     BOOL = "bool"
     STRING = "string"
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayOf:
+    """Type of a value that is an array of `size` elements, such as a spectrum or a waveform."""
+
+    dtype: Dtype
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{self.size}]"
+
+
+ValueType = Dtype | ArrayOf
+"""Type of a signal's values: one number, truth value or text, or an array of them."""
 
 
 class Trigger(StrEnum):
@@ -59,7 +76,8 @@ class Signal:
 
     unit: UCUM code, "1" without dimension.  low, high: the range values are expected in;
     resolution: the smallest step that means something; all three in `unit` and only for numbers.
-    node: its address in the source.
+    node: its address in the source.  shape: () for one value a sample, (n,) for an array of n, from
+    1 to `MOST_ELEMENTS`; unit and range are then those of each element.
     """
 
     name: str
@@ -70,21 +88,36 @@ class Signal:
     resolution: float | None = None
     description: str = ""
     node: str = ""
-    shape: tuple[()] = ()
-    """Scalar; fixed lengths are reserved on the wire and refused until a model needs them."""
+    shape: tuple[()] | tuple[int] = ()
 
     def __post_init__(self) -> None:
         checked_signal(self.name)
         if self.shape != ():
-            raise Invalid(
-                f"signal {self.name!r} has shape {self.shape}", hint="only scalars, shape []"
-            )
+            self._check_shape()
         for what in ("unit", "description", "node"):
             if len(getattr(self, what)) > MOST_TEXT:
                 raise Invalid(
                     f"{what} of signal {self.name!r} is longer than {MOST_TEXT} characters"
                 )
         self._check_range()
+
+    @property
+    def type(self) -> ValueType:
+        """The type of its values: `dtype`, or an array of it."""
+        return ArrayOf(self.dtype, self.shape[0]) if self.shape else self.dtype
+
+    def _check_shape(self) -> None:
+        size = self.shape[0] if len(self.shape) == 1 else None
+        if type(size) is not int or not 1 <= size <= MOST_ELEMENTS:
+            raise Invalid(
+                f"signal {self.name!r} has shape {list(self.shape)}",
+                hint=f"[] for one value a sample, [n] for an array of 1 to {MOST_ELEMENTS}",
+            )
+        if self.dtype is Dtype.STRING:
+            raise Invalid(
+                f"signal {self.name!r} is an array of strings",
+                hint="arrays are float64, int64 or bool; name a signal for each text",
+            )
 
     def _check_range(self) -> None:
         given = {"low": self.low, "high": self.high, "resolution": self.resolution}
@@ -131,14 +164,19 @@ class StreamSpec:
     future_limit_s: float = FUTURE_LIMIT_S
     names: tuple[str, ...] = field(init=False, repr=False, compare=False)
     """The signals' names, in the order of the spec."""
-    dtypes: tuple[Dtype, ...] = field(init=False, repr=False, compare=False)
-    """The signals' dtypes, in the order of the spec."""
+    dtypes: tuple[ValueType, ...] = field(init=False, repr=False, compare=False)
+    """The types of the signals' values, in the order of the spec."""
+    has_arrays: bool = field(init=False, repr=False, compare=False)
+    """Whether a signal is an array: such a stream takes the general paths."""
     _named: Mapping[str, Signal] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         names = tuple(signal.name for signal in self.signals)
         object.__setattr__(self, "names", names)
-        object.__setattr__(self, "dtypes", tuple(signal.dtype for signal in self.signals))
+        has_arrays = any(signal.shape for signal in self.signals)
+        dtypes = tuple(signal.type if has_arrays else signal.dtype for signal in self.signals)
+        object.__setattr__(self, "dtypes", dtypes)
+        object.__setattr__(self, "has_arrays", has_arrays)
         object.__setattr__(self, "_named", dict(zip(names, self.signals, strict=True)))
         if not 1 <= self.version < 2**31:
             raise Invalid(f"spec version {self.version} of {self.address}", hint="count from 1")
@@ -180,13 +218,13 @@ class StreamSpec:
         return replace(self, version=version)
 
     def follows(self, earlier: "StreamSpec") -> None:
-        """Raise Invalid if this cannot be the stream's next version: a signal changes its dtype."""
-        dtypes = {signal.name: signal.dtype for signal in earlier.signals}
+        """Raise Invalid if this cannot be the stream's next version: a signal changes its type."""
+        types = dict(zip(earlier.names, earlier.dtypes, strict=True))
         for signal in self.signals:
-            before = dtypes.get(signal.name, signal.dtype)
-            if before != signal.dtype:
+            before = types.get(signal.name, signal.type)
+            if before != signal.type:
                 raise Invalid(
                     f"{self.address}: {signal.name!r} was {before} in version {earlier.version}"
-                    f" and would become {signal.dtype}",
+                    f" and would become {signal.type}",
                     hint="stored samples keep their type: give the signal a new name",
                 )

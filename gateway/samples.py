@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker.batch import Column, MayRepeat, Quality, Times, column_dtype
-from broker.streams import Dtype
+from broker.streams import ValueType
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,8 +18,8 @@ class Samples:
 
     signal: int32[n], indexes into the spec.  time_ns: int64[n], source time stamps.  values: a
     column of n in the dtype that all signals of the stream share, else an object array of Python
-    values; NO_VALUE of its dtype where a sample is BAD.  quality: uint8[n], codes of
-    `broker.batch`.
+    values, tuples for arrays; `no_value` of its type where a sample is BAD.  quality: uint8[n],
+    codes of `broker.batch`.
     """
 
     signal: npt.NDArray[np.int32]
@@ -37,11 +37,24 @@ class Samples:
         )
 
     @classmethod
-    def from_rows(cls, dtypes: Sequence[Dtype], rows: Iterable[tuple[int, int, Any, int]]) -> Self:
-        """Build columns from rows of (signal, time_ns, value, quality), where samples are few."""
+    def from_rows(
+        cls,
+        dtypes: Sequence[ValueType],
+        rows: Iterable[tuple[int, int, Any, int]],
+        *,
+        has_arrays: bool = False,
+    ) -> Self:
+        """Build columns from rows of (signal, time_ns, value, quality), where samples are few.
+
+        has_arrays: whether some of `dtypes` are arrays.
+        """
         signal, time_ns, values, quality = zip(*rows, strict=True)
         column = np.empty(len(values), column_dtype(dtypes))
-        column[:] = values
+        if has_arrays:
+            for at, value in enumerate(values):  # numpy would spread tuples over columns
+                column[at] = value
+        else:
+            column[:] = values
         return cls(
             np.array(signal, np.int32),
             np.array(time_ns, np.int64),

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, Column, Quality, Times, Wide
+from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, Column, Quality, Times, Wide, elements_of
 from broker.clock import text_of
 from broker.errors import Invalid
-from broker.streams import MOST_VALUES, StreamSpec
+from broker.streams import MOST_VALUES, Signal, StreamSpec
 
 EARLIEST_NS = 946_684_800 * 10**9
 """The year 2000: an earlier time was given in seconds, ms or us, and not in ns."""
@@ -22,22 +23,31 @@ def frame_of(
     """Make a frame of samples that share their time stamps, checked against their spec.
 
     time_ns: one instant or n of them.  values: signal -> one value or n; one is that of all n.
-    quality: signal -> n codes.  A NaN or an infinity is a bad sample without a value.
+    An array signal takes one array of its elements, or n of them.  quality: signal -> n codes.  A
+    NaN or an infinity, of an array in any element, is a bad sample without a value.
     """
     times = _times(spec, time_ns)
     columns = {name: _column(spec, name, column, len(times)) for name, column in values.items()}
-    if len(times) * len(columns) > MOST_VALUES:
-        raise Invalid(f"{len(times) * len(columns)} values at once", hint=f"at most {MOST_VALUES}")
+    count = elements_of(Wide(times, columns)) if spec.has_arrays else len(times) * len(columns)
+    if count > MOST_VALUES:
+        raise Invalid(f"{count} values at once", hint=f"at most {MOST_VALUES}")
     codes: dict[str, Quality] = {}
     for name, column in columns.items():
         stated = np.asarray(quality.get(name, [GOOD] * len(times)), np.uint8)
         if len(stated) != len(times) or (len(stated) and stated.max() > BAD):
             raise Invalid(f"quality of {name!r} is not one of 0, 1, 2 for each sample")
-        lacking = ~np.isfinite(column) if column.dtype.kind == "f" else np.zeros(len(times), bool)
-        codes[name] = np.where(lacking, np.uint8(BAD), stated)
+        codes[name] = np.where(_lacking(column), np.uint8(BAD), stated)
         column[codes[name] == BAD] = NO_VALUE[spec.signal(name).dtype]
     not_good = {name: code for name, code in codes.items() if code.any()}
     return Wide(times, columns, not_good)
+
+
+def _lacking(column: Column) -> npt.NDArray[np.bool_]:
+    """Mask of the samples with a NaN or an infinity, in any element of an array."""
+    if column.dtype.kind != "f":
+        return np.zeros(len(column), np.bool_)
+    lacking: npt.NDArray[np.bool_] = ~np.isfinite(column)
+    return lacking if lacking.ndim == 1 else np.logical_or.reduce(lacking, axis=1)
 
 
 def _times(spec: StreamSpec, time_ns: object) -> Times:
@@ -69,9 +79,12 @@ def _column(spec: StreamSpec, name: str, values: object, count: int) -> Column:
 
     count: number of samples, which one value alone is repeated for.
     """
-    dtype = NUMPY[spec.signal(name).dtype]
+    signal = spec.signal(name)
+    dtype = NUMPY[signal.dtype]
     column = np.asarray(values, np.object_ if dtype.hasobject else None)
-    if not column.ndim:
+    if signal.shape and column.shape == signal.shape:
+        column = np.broadcast_to(column, (count, *signal.shape))
+    elif not column.ndim and not signal.shape:
         column = np.full(count, column[()], column.dtype)
     if not column.size:
         column = column.astype(dtype)  # an empty list is float64
@@ -79,6 +92,8 @@ def _column(spec: StreamSpec, name: str, values: object, count: int) -> Column:
         raise Invalid(f"{name!r} of {spec.address} is not all text", hint="give strings")
     if not dtype.hasobject and not np.can_cast(column.dtype, dtype, "same_kind"):
         raise Invalid(f"{name!r} of {spec.address} is {column.dtype}", hint=f"give {dtype}")
+    if signal.shape:
+        return _arrays(signal, column, count)
     if column.ndim > 1:
         column_of = "table[:, 0]" if column.shape == (count, 1) else "one column of it"
         raise Invalid(
@@ -87,3 +102,16 @@ def _column(spec: StreamSpec, name: str, values: object, count: int) -> Column:
     if column.shape != (count,):
         raise Invalid(f"{name!r} has {len(column)} values for {count} times", hint="one for each")
     return column.astype(dtype)
+
+
+def _arrays(signal: Signal, column: Column, count: int) -> Column:
+    """A copy of a column of arrays in the signal's dtype, [count, elements]; raises Invalid."""
+    shape: tuple[int, ...] = (count, *signal.shape)
+    if not column.size and not count:
+        return np.empty(shape, NUMPY[signal.dtype])
+    if column.shape != shape:
+        raise Invalid(
+            f"{signal.name!r} has the shape {column.shape}",
+            hint=f"give the shape {shape}: {count} arrays of {shape[-1]} elements",
+        )
+    return column.astype(NUMPY[signal.dtype])

@@ -163,7 +163,7 @@ class Testbed:
         each signal to about so many samples, keeping least and greatest values.  every: width of a
         window, such as "1s" or "15min": one value a signal and window, at the time at which the
         window begins.  how: "mean" (the default), "last", "min" or "max" of the window's samples;
-        a bool or a text has only a last one, for others the API answers Invalid.
+        a bool, a text or an array has only a last one, else the API answers Invalid.
         """
         start_ns, end_ns = spans.between(
             self._clock.now_ns(), from_=from_, to=to, from_ns=from_ns, to_ns=to_ns

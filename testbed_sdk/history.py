@@ -9,12 +9,12 @@ import orjson
 from pydantic import ValidationError
 
 from broker import api_client, codec
-from broker.batch import NUMPY, Gap, Series
+from broker.batch import Gap, Series, filled_column
 from broker.errors import Corrupt, Invalid
 from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress
 from broker.responses.streams import HistoryResponse
-from broker.streams import Dtype, StreamSpec
+from broker.streams import StreamSpec, ValueType
 from testbed_sdk import table
 from testbed_sdk.table import SignalColumn, Tabular
 
@@ -47,12 +47,13 @@ class History(Tabular):
         return self.series
 
     def _column(self, name: str) -> SignalColumn:
-        dtype = self._dtype(name)
-        return SignalColumn(name, dtype, self.series[name], table.gaps_of(self.gaps, name))
+        return SignalColumn(
+            name, self._dtype(name), self.series[name], table.gaps_of(self.gaps, name)
+        )
 
-    def _dtype(self, name: str) -> Dtype:
-        """The dtype of a signal; raises Invalid if the stream has none, or it was not fetched."""
-        dtype = self.spec.signal(name).dtype
+    def _dtype(self, name: str) -> ValueType:
+        """The type of a signal; raises Invalid if the stream has none, or it was not fetched."""
+        dtype = self.spec.signal(name).type
         if name not in self.series:
             raise Invalid(
                 f"this history of {self.spec.address} has no signal {name!r}: it was not asked for",
@@ -90,6 +91,6 @@ async def fetch(api: api_client.Api, address: StreamAddress, query: HistoryQuery
 
 def _joined(parts: list[Series], spec: StreamSpec, name: str) -> Series:
     if not parts:
-        dtype = NUMPY[spec.signal(name).dtype]
-        return Series(np.empty(0, np.int64), np.empty(0, dtype), np.empty(0, np.uint8))
+        column = filled_column(spec.signal(name).type, 0)
+        return Series(np.empty(0, np.int64), column, np.empty(0, np.uint8))
     return Series(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from broker import api_client, codec, messages, namespace
-from broker.batch import Batch, Gap, Series, Wide
+from broker.batch import Batch, Gap, Series, Wide, filled_column
 from broker.bus import client
 from broker.clock import Clock
 from broker.errors import Corrupt, Forbidden, Refused, Unavailable, Unknown
@@ -74,9 +74,12 @@ class Received(Tabular):
         return (self.received_ns - self.batch.pub_ns) / 1e9
 
     def __getitem__(self, signal: str) -> Series:
-        """Samples of one signal: time_ns, values, quality."""
-        self.spec.signal(signal)
-        return self.batch[signal]
+        """Samples of one signal: time_ns, values, quality; values of arrays are [k, n]."""
+        declared = self.spec.signal(signal)
+        series = self.batch[signal]
+        if declared.shape and not len(series.values):
+            return series._replace(values=filled_column(declared.type, 0))
+        return series
 
     def _stream(self) -> StreamAddress:
         return self.spec.address
@@ -85,8 +88,8 @@ class Received(Tabular):
         return self.spec.names
 
     def _column(self, name: str) -> SignalColumn:
-        dtype, gaps = self.spec.signal(name).dtype, table.gaps_of(self.gaps, name)
-        return SignalColumn(name, dtype, self.batch[name], gaps)
+        dtype, gaps = self.spec.signal(name).type, table.gaps_of(self.gaps, name)
+        return SignalColumn(name, dtype, self[name], gaps)
 
     def _earlier(self) -> Mapping[str, LastSample]:
         return self.earlier

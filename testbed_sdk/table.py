@@ -17,8 +17,6 @@ import numpy.typing as npt
 from broker.batch import (
     BAD,
     GOOD,
-    NO_VALUE,
-    NUMPY,
     Batch,
     Column,
     Gap,
@@ -26,11 +24,12 @@ from broker.batch import (
     Series,
     Times,
     Wide,
+    filled_column,
 )
 from broker.clock import text_of
 from broker.errors import Invalid, Refused
 from broker.namespace import StreamAddress
-from broker.streams import Dtype
+from broker.streams import ArrayOf, Dtype, ValueType
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +62,7 @@ class SignalColumn:
     """
 
     name: str
-    dtype: Dtype
+    dtype: ValueType
     series: Series
     gaps: Sequence[Gap] = ()
     earlier: LastSample | None = None
@@ -104,18 +103,19 @@ class Tabular(ABC):
         fill: None leaves a cell empty (NaN, None for text) where its signal has no sample at the
         time of the row; "last" carries the signal's last value forward, in a batch also that of an
         earlier one, but never over a gap, a missed batch or a bad sample.  Bools and integers come
-        as float64; `pandas` keeps them.
+        as float64; `pandas` keeps them.  An array takes a column for each of its elements.
         """
         return aligned(self._columns(signals, fill), fill=fill)
 
-    def pandas(self, *signals: str, fill: Fill = None) -> "pd.DataFrame":
+    def pandas(self, *signals: str, fill: Fill = None, elements: bool = False) -> "pd.DataFrame":
         """Return a DataFrame with a column a signal and a DatetimeIndex in UTC.
 
         A bool stays a bool, an integer an integer, a text a text; where values are missing a column
-        is nullable (`boolean`, `Int64`, `string`).  fill: as in `table`.  Needs the extra `pandas`;
-        raises Refused without it.
+        is nullable (`boolean`, `Int64`, `string`).  A column of arrays holds numpy arrays, None
+        where they are missing; with `elements` each of their elements is a column, `spectrum[0]`
+        and on.  fill: as in `table`.  Needs the extra `pandas`; raises Refused without it.
         """
-        return data_frame(self._columns(signals, fill), fill=fill)
+        return data_frame(self._columns(signals, fill), fill=fill, elements=elements)
 
     def _earlier(self) -> Mapping[str, LastSample]:
         """The newest sample of each signal before those of the table."""
@@ -140,34 +140,52 @@ def aligned(
     """Align several signals in one numpy table.
 
     Returns (time_ns int64[n], values [n, k]): one row for each time stamp that any of them has,
-    ascending, one column a signal, in the order given.  Numbers and bools come as float64 with NaN
-    where a signal has no good or uncertain value at that time; if any of them is text, all come as
-    objects with None there.  fill: see `Fill`; raises Invalid for another word.
+    ascending, one column a signal, n for an array of n, in the order given.  Numbers and bools come
+    as float64 with NaN where a signal has no good or uncertain value at that time; if any of them
+    is text, all come as objects with None there.  fill: see `Fill`; raises Invalid for another
+    word.
     """
     times = _times(columns)
     has_text = any(column.dtype is Dtype.STRING for column in columns)
-    shape = (len(times), len(columns))
+    widths = [column.dtype.size if isinstance(column.dtype, ArrayOf) else 1 for column in columns]
+    shape = (len(times), sum(widths))
     table: npt.NDArray[Any] = (
         np.full(shape, None, np.object_) if has_text else np.full(shape, np.nan)
     )
-    for place, column in enumerate(columns):
+    place = 0
+    for column, width in zip(columns, widths, strict=True):
         values, present = _cells(column, times, fill)
-        table[present, place] = values[present]
+        cells = values.reshape(len(times), width)
+        table[present, place : place + width] = cells[present]
+        place += width
     return times, table
 
 
-def data_frame(columns: Sequence[SignalColumn], *, fill: Fill = None) -> "pd.DataFrame":
+def data_frame(
+    columns: Sequence[SignalColumn], *, fill: Fill = None, elements: bool = False
+) -> "pd.DataFrame":
     """Align several signals in a DataFrame, with the times in UTC as its index `time`.
 
     A column keeps the dtype of its signal: float64; int64 and bool, or `Int64` and `boolean` with
-    NA where values are missing; `string`.  fill: see `Fill`.  Raises Refused without pandas.
+    NA where values are missing; `string`.  Arrays are objects, or with `elements` a column for
+    each element.  fill: see `Fill`.  Raises Refused without pandas.
     """
     pandas = _pandas()
     times = _times(columns)
-    arrays = {
-        column.name: _array(pandas, column.dtype, *_cells(column, times, fill))
-        for column in columns
-    }
+    arrays: dict[str, Any] = {}
+    for column in columns:
+        values, present = _cells(column, times, fill)
+        if not isinstance(column.dtype, ArrayOf):
+            arrays[column.name] = _array(pandas, column.dtype, values, present)
+        elif elements:
+            for at in range(column.dtype.size):
+                cells = _array(pandas, column.dtype.dtype, values[:, at], present)
+                arrays[f"{column.name}[{at}]"] = cells
+        else:
+            cells = np.full(len(times), None, np.object_)
+            for row in np.flatnonzero(present).tolist():
+                cells[row] = values[row]
+            arrays[column.name] = cells
     index = pandas.to_datetime(times, unit="ns", utc=True).rename("time")
     frame: pd.DataFrame = pandas.DataFrame(arrays, index=index)
     return frame
@@ -209,7 +227,7 @@ def _cells(column: SignalColumn, times: Times, fill: Fill) -> tuple[Column, _Mas
     """The values of a signal at the times of the rows, and where it has one."""
     if fill not in {None, "last"}:
         raise Invalid(f"fill={fill!r} is not known", hint='write fill="last", or leave it out')
-    values = np.full(len(times), NO_VALUE[column.dtype], NUMPY[column.dtype])
+    values = filled_column(column.dtype, len(times))
     present = np.zeros(len(times), np.bool_)
     usable = column.series.quality != BAD
     places = np.searchsorted(times, column.series.time_ns[usable])
@@ -239,10 +257,10 @@ def _carry_forward(column: SignalColumn, times: Times, values: Column, present: 
 def _with_earlier(column: SignalColumn) -> Series:
     """The samples of a column with the earlier one before them, in the dtype of the signal."""
     time_ns, values, quality = column.series
-    values = values.astype(NUMPY[column.dtype], copy=False)  # an empty column may have another
+    first = filled_column(column.dtype, 1)
+    values = values.astype(first.dtype, copy=False)  # an empty column may have another
     if column.earlier is None:
         return Series(time_ns, values, quality)
-    first = np.empty(1, NUMPY[column.dtype])
     first[0] = column.earlier.value
     return Series(
         np.concatenate([np.array([column.earlier.time_ns], np.int64), time_ns]),

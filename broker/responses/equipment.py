@@ -53,7 +53,10 @@ class SignalResponse(ApiResponse):
 
     name: Annotated[str, Field(examples=["Pressure"])]
     dtype: Annotated[Dtype, Field(examples=["float64"])]
-    shape: Annotated[list[int], Field(examples=[[]])]
+    shape: Annotated[
+        list[int],
+        Field(description="[] for one value a sample, [n] for an array of n", examples=[[]]),
+    ]
     unit: Annotated[str, Field(description="UCUM code", examples=["bar"])]
     low: Annotated[float | None, Field(examples=[0.0])]
     high: Annotated[float | None, Field(examples=[6.0])]

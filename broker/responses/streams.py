@@ -77,7 +77,10 @@ class FrameResponse(ApiResponse):
     signal: Annotated[
         list[int], Field(description="place of the signal in the spec", examples=[[3, 3]])
     ]
-    value: Annotated[list[float | int | bool | str | None], Field(examples=[[0.054711, 0.382638]])]
+    value: Annotated[
+        list[float | int | bool | str | list[float] | list[int | str] | list[bool] | None],
+        Field(description="of an array all its elements", examples=[[0.054711, 0.382638]]),
+    ]
     quality: Annotated[
         list[int] | None,
         Field(description="0 good, 1 uncertain, 2 bad; absent if all are good", examples=[None]),

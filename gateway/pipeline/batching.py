@@ -18,6 +18,8 @@ SAMPLE_BYTES = 56
 """One sample of a long frame: time, index, value, quality."""
 CHARACTER_BYTES = 6
 """One character of a string, escaped."""
+ELEMENT_BYTES = 25
+"""One element of an array; so no batch has more than `MOST_VALUES` of them."""
 SIGNAL_BYTES = 120
 GAP_BYTES = 120
 
@@ -29,7 +31,8 @@ class Batcher:
         """source: stated by each batch of the stream."""
         self.mapping = mapping
         self.source = source
-        self._texts = Dtype.STRING in mapping.spec.dtypes
+        self._texts = Dtype.STRING in mapping.spec.dtypes or mapping.spec.has_arrays
+        """Whether the sizes of samples differ: some are texts or arrays."""
         self._most_signals = sum(SIGNAL_BYTES + len(name) for name in mapping.spec.names)
         self._gaps: dict[tuple[int, int, str], set[str]] = {}
         self._since_ns = 0
@@ -52,7 +55,7 @@ class Batcher:
         return not (self._count or self._gaps or self.mapping.batch_age_s)
 
     def fits(self, count: int) -> bool:
-        """Whether this many samples fit into one batch; always False for signals with texts."""
+        """Whether this many samples fit into one batch; always False with texts and arrays."""
         size = count * SAMPLE_BYTES + self._most_signals
         return count <= self.mapping.batch_values and size <= ROUGH_BYTES and not self._texts
 
@@ -95,10 +98,7 @@ class Batcher:
         """Upper bound of the bytes of each sample in JSON."""
         sizes = np.full(len(part), SAMPLE_BYTES)
         if self._texts:
-            sizes += [
-                len(value) * CHARACTER_BYTES if isinstance(value, str) else 0
-                for value in part.values.tolist()
-            ]
+            sizes += list(map(_more_bytes, part.values.tolist()))
         return sizes
 
     def gap(self, gap: Gap) -> None:
@@ -138,3 +138,10 @@ class Batcher:
         for (from_ns, to_ns, cause), signals in self._gaps.items():
             named = tuple(name for name in names if name in signals)
             yield Gap(() if len(named) == len(names) else named, from_ns, to_ns, cause)
+
+
+def _more_bytes(value: object) -> int:
+    """Upper bound of the bytes of a text or an array in JSON."""
+    if isinstance(value, str):
+        return len(value) * CHARACTER_BYTES
+    return len(value) * ELEMENT_BYTES if isinstance(value, tuple) else 0

@@ -1,11 +1,11 @@
 """Framing: puts signals with equal time stamps into wide frames, others into a long one.  Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from broker.batch import NUMPY, Column, ColumnArray, Long, Times, Wide
+from broker.batch import NUMPY, Column, ColumnArray, Long, Times, Wide, of_type
 from broker.streams import StreamSpec
 from gateway.samples import Samples, runs
 
@@ -123,13 +123,22 @@ def _wide(samples: Samples, signals: npt.NDArray[np.int32], spec: StreamSpec) ->
     codes = samples.quality.reshape(len(signals), size)
     values: Mapping[str, Column] = ColumnArray(names, columns)
     if columns.dtype == np.object_:
-        dtypes = [NUMPY[spec.signal(name).dtype] for name in names]
-        values = {
-            name: column.astype(dtype, copy=False)
-            for name, dtype, column in zip(names, dtypes, columns, strict=True)
-        }
+        values = _typed(names, columns, spec)
     worse = np.flatnonzero(codes.any(axis=1)).tolist() if codes.any() else ()
     return Wide(samples.time_ns[:size], values, {names[at]: codes[at] for at in worse})
+
+
+def _typed(names: Sequence[str], columns: Column, spec: StreamSpec) -> dict[str, Column]:
+    """Columns of objects, each in the dtype of its signal."""
+    signals = [spec.signal(name) for name in names]
+    if spec.has_arrays:
+        pairs = zip(signals, columns, strict=True)
+        return {each.name: of_type(column, each.type) for each, column in pairs}
+    dtypes = [NUMPY[each.dtype] for each in signals]
+    return {
+        name: column.astype(dtype, copy=False)
+        for name, dtype, column in zip(names, dtypes, columns, strict=True)
+    }
 
 
 def _long(samples: Samples, spec: StreamSpec) -> Long:

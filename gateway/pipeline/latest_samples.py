@@ -6,8 +6,8 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from broker.batch import BAD, GOOD, NO_VALUE, column_dtype
-from broker.streams import Dtype
+from broker.batch import BAD, GOOD, column_dtype, no_value
+from broker.streams import ValueType
 from gateway.pipeline.unique_timestamps import NEVER, SignalOrder
 from gateway.samples import Arrival, Lot, Samples
 from gateway.spool.stamps import StreamStamps
@@ -48,12 +48,13 @@ class LatestSamples:
     time_ns: its source time.  arrived_ns: monotonic time at which it came, NEVER before the first.
     """
 
-    def __init__(self, dtypes: Sequence[Dtype]) -> None:
+    def __init__(self, dtypes: Sequence[ValueType]) -> None:
         """dtypes: of the signals."""
         self.time_ns = np.full(len(dtypes), NEVER, np.int64)
         self.arrived_ns = np.full(len(dtypes), NEVER, np.int64)
         self._values = np.empty(len(dtypes), column_dtype(dtypes))
-        self._values[:] = [NO_VALUE[dtype] for dtype in dtypes]
+        for at, dtype in enumerate(dtypes):
+            self._values[at] = no_value(dtype)
         self._quality = np.zeros(len(dtypes), np.uint8)
 
     def equals(self, samples: Samples) -> npt.NDArray[np.bool_]:

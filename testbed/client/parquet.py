@@ -5,14 +5,18 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import orjson
 
 from broker import api_client
-from broker.batch import BAD, NO_VALUE, NUMPY, Series
+from broker.batch import BAD, Column, Series, filled_column
 from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress
 from broker.responses.streams import GapResponse
+from broker.streams import ArrayOf, Dtype, ValueType
 from testbed_sdk import History
 from testbed_sdk import history as sdk_history
+
+_ELEMENTS = {Dtype.FLOAT64: "DOUBLE", Dtype.INT64: "BIGINT", Dtype.BOOL: "BOOLEAN"}
 
 
 async def export(
@@ -27,15 +31,17 @@ async def export(
 def write(path: Path, history: History) -> None:
     """Write a row for each time stamp and a column for each signal, empty without a usable value.
 
-    `time` is in nanoseconds, UTC; values keep their dtype.  The file's metadata holds the stream's
-    address and its spec's version.
+    `time` is in nanoseconds, UTC; values keep their dtype, and an array is a list.  The file's
+    metadata holds the stream's address and its spec's version.
     """
     times = np.unique(np.concatenate([series.time_ns for series in history.series.values()]))
     arrays: dict[str, Any] = {"t": times}
     columns = ['make_timestamp_ns(t) AS "time"']
     for index, (name, series) in enumerate(history.series.items()):
-        arrays[f"v{index}"], arrays[f"m{index}"] = _column(history, name, series, times)
-        columns.append(f"CASE WHEN m{index} THEN v{index} END AS {_identifier(name)}")
+        value_type = history.spec.signal(name).type
+        arrays[f"v{index}"], arrays[f"m{index}"] = _column(value_type, series, times)
+        value = f"v{index}{_cast(value_type)}"
+        columns.append(f"CASE WHEN m{index} THEN {value} END AS {_identifier(name)}")
     metadata = {"stream": str(history.spec.address), "spec": str(history.spec.version)}
     entries = ", ".join(f"{key}: {_literal(value)}" for key, value in metadata.items())
     with duckdb.connect() as sql:
@@ -46,15 +52,30 @@ def write(path: Path, history: History) -> None:
         )
 
 
-def _column(history: History, name: str, series: Series, times: Any) -> tuple[Any, Any]:
+def _column(value_type: ValueType, series: Series, times: Any) -> tuple[Any, Any]:
     """The values of a signal at the time stamps, and a mask of where there is a usable one."""
-    dtype = history.spec.signal(name).dtype
-    values = np.full(len(times), NO_VALUE[dtype], NUMPY[dtype])
+    is_array = isinstance(value_type, ArrayOf)
+    values = filled_column(
+        Dtype.STRING if isinstance(value_type, ArrayOf) else value_type, len(times)
+    )
     has_value = np.zeros(len(times), np.bool_)
     usable = series.quality != BAD
     at = np.searchsorted(times, series.time_ns[usable])
-    values[at], has_value[at] = series.values[usable], True
+    values[at] = _texts(series.values[usable]) if is_array else series.values[usable]
+    has_value[at] = True
     return values, has_value
+
+
+def _texts(column: Column) -> Column:
+    """Arrays as JSON, which DuckDB casts to lists; of numpy columns it takes no lists."""
+    texts = np.empty(len(column), np.object_)
+    texts[:] = [orjson.dumps(elements).decode() for elements in column.tolist()]
+    return texts
+
+
+def _cast(value_type: ValueType) -> str:
+    """The cast from the text of an array to a list; nothing for other values."""
+    return f"::{_ELEMENTS[value_type.dtype]}[]" if isinstance(value_type, ArrayOf) else ""
 
 
 def _identifier(name: str) -> str:

@@ -43,9 +43,14 @@ _DETAILS: list[TableColumn[StreamResponse]] = [
         is_prose=True,
     ),
 ]
-_SIGNAL = tables.fields(
-    SignalResponse, "name", "dtype", "unit", "low", "high", "resolution", "node", "description"
-)
+_SIGNAL: list[TableColumn[SignalResponse]] = [
+    *tables.fields(SignalResponse, "name"),
+    TableColumn(
+        heading="dtype",
+        cell=lambda signal: f"{signal.dtype}{signal.shape}" if signal.shape else signal.dtype,
+    ),
+    *tables.fields(SignalResponse, "unit", "low", "high", "resolution", "node", "description"),
+]
 _GAP: list[TableColumn[GapResponse]] = [
     *tables.fields(GapResponse, "from_", "to", "cause"),
     TableColumn(

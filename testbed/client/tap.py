@@ -13,6 +13,9 @@ from broker.settings import BusSettings
 from testbed_sdk import PrototypeSettings, Received, connect
 from testbed_sdk.connection import from_environment
 
+MOST_ELEMENTS = 5
+"""Elements of an array that a line shows."""
+
 
 async def tap(stream: str, space: str, on_batch: Callable[[Received], None]) -> None:
     """Subscribe to a stream and call `on_batch` with every batch, until cancelled."""
@@ -44,7 +47,7 @@ def text_printer(out: Console) -> Callable[[Received], None]:
         for name, series in received.batch.series():
             unit = received.spec.signal(name).unit
             for time_ns, value, code in zip(*(column.tolist() for column in series), strict=True):
-                text = f"{value:g}" if isinstance(value, float) else str(value)
+                text = _text(value)
                 note = "" if code == 0 else f" ({QUALITIES[code]})"
                 rows.setdefault(time_ns, []).append(
                     f"{name} {text}{'' if unit == '1' else ' ' + unit}{note}"
@@ -53,6 +56,16 @@ def text_printer(out: Console) -> Callable[[Received], None]:
             out.print(f"{clock.text_of(time_ns)[:-7]}Z  {'  '.join(rows[time_ns])}")
 
     return print_batch
+
+
+def _text(value: object) -> str:
+    """A value in a line; of an array the first elements, the last one, and their number."""
+    if not isinstance(value, list):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    if len(value) <= MOST_ELEMENTS:
+        return f"({', '.join(map(_text, value))})"
+    first = ", ".join(map(_text, value[: MOST_ELEMENTS - 1]))
+    return f"({first} … {_text(value[-1])}; {len(value)} elements)"
 
 
 def _print_losses(received: Received, out: Console) -> None:

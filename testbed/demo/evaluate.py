@@ -105,7 +105,7 @@ def _publication(
     """
     return Publication(
         samples=measured.samples,
-        dtypes={} if score is None else {each.name: each.dtype for each in score.spec.signals},
+        dtypes={} if score is None else {each.name: each.type for each in score.spec.signals},
         labels=measured.labels,
         matching=len(labelled.keys() & times),
         ends=max(times) in labelled,

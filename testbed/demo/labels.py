@@ -39,7 +39,7 @@ def _by_time(offered: LedgerContent) -> dict[int, SourceRow]:
 
 def of_output(output: History) -> dict[int, bool]:
     """Whether a prototype alarmed, by time stamp, empty without labels that can be compared."""
-    if ANOMALY not in output.series or output.spec.signal(ANOMALY).dtype not in COMPARABLE:
+    if ANOMALY not in output.series or output.spec.signal(ANOMALY).type not in COMPARABLE:
         return {}
     flags = output[ANOMALY]
     usable = flags.quality != BAD

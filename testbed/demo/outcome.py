@@ -8,7 +8,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from broker.streams import Dtype
+from broker.streams import Dtype, ValueType
 from testbed.demo.plan import ANOMALY, SCORE
 
 COMPARABLE = frozenset({Dtype.BOOL, Dtype.INT64})
@@ -43,7 +43,7 @@ class Publication:
     """
 
     samples: int
-    dtypes: Mapping[str, Dtype]
+    dtypes: Mapping[str, ValueType]
     labels: int
     matching: int
     ends: bool

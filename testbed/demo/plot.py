@@ -237,7 +237,7 @@ def _rule(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
 def _usable(panel: Panel) -> tuple[Times, Numbers]:
     """Times and values of a panel's line: NaN where a sample is bad or a gap begins."""
     series = panel.series
-    if series.values.dtype == np.object_:  # text has no height
+    if series.values.dtype == np.object_ or series.values.ndim > 1:  # these have no height
         return series.time_ns[:0], np.empty(0)
     values = series.values.astype(np.float64)
     values[series.quality == BAD] = np.nan

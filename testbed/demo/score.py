@@ -111,7 +111,7 @@ async def score(stream: str, wanted: HistoryQuery, file: Path) -> Score:
 
 def _labelled(output: History, wanted: HistoryQuery) -> dict[int, bool]:
     """The labels of an output by time stamp; raises Invalid or Unknown if there are none."""
-    address, dtype = output.spec.address, output.spec.signal(ANOMALY).dtype
+    address, dtype = output.spec.address, output.spec.signal(ANOMALY).type
     if dtype not in COMPARABLE:
         raise Invalid(
             f"the signal {ANOMALY!r} of {address} is {dtype}",

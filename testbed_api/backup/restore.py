@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import BigInteger, LargeBinary, Table, delete, func, insert, select, text
 
 from broker import codec, messages
-from broker.batch import Gap
+from broker.batch import Gap, elements_of
 from broker.clock import Clock, ns_of
 from broker.errors import Corrupt, Taken
 from broker.namespace import StreamAddress
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 WRITE_SIZE = 100_000
-"""Minimum number of samples in one write."""
+"""Minimum number of values in one write."""
 
 _StreamKey = tuple[str, str]
 """Space and stream."""
@@ -289,7 +289,7 @@ async def _fingerprint(store: SeriesStore, specs: Sequence[StreamSpec], space: s
 def _blocks(
     lines: Iterator[Mapping[str, Any]], space: str, specs: Sequence[StreamSpec]
 ) -> Iterator[list[Block]]:
-    """Read the samples of a dump as blocks, at least `WRITE_SIZE` samples at a time."""
+    """Read the samples of a dump as blocks, at least `WRITE_SIZE` values at a time."""
     by_version = {spec.version: spec for spec in specs}
     spec, blocks, count = specs[0], [], 0
     for document in lines:
@@ -300,7 +300,7 @@ def _blocks(
         if misfits:
             raise Corrupt(f"a frame of {spec.address} in the backup: {misfits[0].reason}")
         blocks.append(Block(space, spec, frames))
-        count += sum(map(len, frames))
+        count += sum(map(elements_of, frames))
         if count >= WRITE_SIZE:
             yield blocks
             blocks, count = [], 0

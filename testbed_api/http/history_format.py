@@ -11,9 +11,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import orjson
+
 from broker import codec
 from broker.aggregation import Aggregation
-from broker.batch import BAD, Gap, Long
+from broker.batch import BAD, Gap, Long, elements_of
 from broker.clock import text_of
 from testbed_api.limits.quotas import Quotas
 from testbed_api.stores.port import Window
@@ -33,18 +35,18 @@ class ReadMeter:
     quotas: Quotas
     facts: dict[str, Any]
 
-    def count(self, samples: int) -> None:
-        """Add samples that are about to be sent."""
-        self.quotas.read(self.organisation, samples)
+    def count(self, samples: int, values: int) -> None:
+        """Add samples that are about to be sent.  values: for the quota, with each element."""
+        self.quotas.read(self.organisation, values)
         self.facts["samples"] = self.facts.get("samples", 0) + samples
 
 
 async def counted(frames: AsyncIterator[Long], meter: ReadMeter) -> AsyncIterator[Long]:
     """Yield frames unchanged, and count each before it is sent."""
-    meter.count(0)
+    meter.count(0, 0)
     async with aclosing(cast("AsyncGenerator[Long]", frames)):
         async for frame in frames:
-            meter.count(len(frame))
+            meter.count(len(frame), elements_of(frame))
             yield frame
 
 
@@ -75,7 +77,10 @@ async def as_json(
 
 
 async def as_csv(window: Window, frames: AsyncIterator[Long]) -> AsyncIterator[bytes]:
-    """Yield a history as CSV: a row per time stamp, a column per signal, empty without a value."""
+    """Yield a history as CSV: a row per time stamp, a column per signal, empty without a value.
+
+    An array is a JSON list in one cell.
+    """
     table = _CsvTable(window)
     async with aclosing(cast("AsyncGenerator[Long]", frames)):
         async for frame in frames:
@@ -129,6 +134,8 @@ class _CsvTable:
 
 
 def _cell(value: object) -> object:
+    if isinstance(value, tuple):
+        return orjson.dumps(value).decode()
     if isinstance(value, bool):
         return "true" if value else "false"
     return value

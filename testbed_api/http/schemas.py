@@ -17,6 +17,7 @@ from broker.pydantic_checks import validated_by
 from broker.rights import Entry, Party, Role, Scope
 from broker.streams import (
     FUTURE_LIMIT_S,
+    MOST_ELEMENTS,
     MOST_LIMIT_S,
     MOST_SIGNALS,
     MOST_SPECS,
@@ -301,7 +302,10 @@ class SignalForm(Form):
 
     name: Annotated[str, Field(max_length=64, examples=["Pressure"])]
     dtype: Dtype = Dtype.FLOAT64
-    shape: Annotated[list[int], Field(max_length=0)] = []
+    shape: Annotated[
+        list[Annotated[int, Field(ge=1, le=MOST_ELEMENTS, strict=True)]],
+        Field(max_length=1, description="[] for one value a sample, [n] for an array of n"),
+    ] = []
     unit: Annotated[str, Field(max_length=40, examples=["bar"])] = "1"
     low: Finite | None = None
     high: Finite | None = None
@@ -315,7 +319,7 @@ class SignalForm(Form):
             checked_unit(self.unit)
         except Invalid as exc:
             raise Invalid(f"signal {self.name!r}: {exc.message}", hint=exc.hint) from exc
-        return Signal(**(self.model_dump() | {"shape": ()}))
+        return Signal(**(self.model_dump() | {"shape": tuple(self.shape)}))
 
 
 class SpecForm(Form):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from broker import codec, namespace
 from broker.batch import Batch, MayRepeat, source_of
 from broker.errors import Corrupt
+from broker.json_values import Misfit
 from broker.messages import Held
 from broker.namespace import EquipmentAddress, EquipmentKind, StreamTopic
 from broker.streams import StreamSpec
@@ -277,7 +278,7 @@ def _add_gaps(
 
 
 def _dead_letters(
-    flush: Flush, life: StreamEpoch, batch: Batch, misfits: Sequence[codec.Misfit]
+    flush: Flush, life: StreamEpoch, batch: Batch, misfits: Sequence[Misfit]
 ) -> list[DeadLetter]:
     return [
         DeadLetter(

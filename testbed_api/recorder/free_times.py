@@ -1,5 +1,7 @@
 """Chooses free time stamps for samples of one signal, from what a store answers in turns.  Pure."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -38,7 +40,7 @@ class FreeTimes:
         """Of each taken time stamp the first one after it that may be free."""
         if begin is not None and not may_be_stored.any():
             self._next[begin[0]] = begin[1]
-        self._stored: dict[int, tuple[object, int]] = {}
+        self._stored: dict[int, tuple[Any, int]] = {}
         self._known: set[int] = set()
         self._wanted = np.empty(0, np.int64)
         self._turn = 0
@@ -102,4 +104,6 @@ class FreeTimes:
         value, quality = self._stored[time_ns]
         samples = self._samples
         same = quality == samples.quality[at]
+        if samples.values.ndim > 1:
+            return bool(same and (quality == BAD or np.array_equal(value, samples.values[at])))
         return bool(same and (quality == BAD or value == samples.values[at]))

@@ -17,7 +17,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from broker.batch import NUMPY, Long, MayRepeat, Series, Times, Wide
+from broker.batch import Long, MayRepeat, Series, Times, Wide, filled_column
 from broker.clock import NS_PER_S
 from broker.errors import Refused, Unavailable
 from broker.namespace import StreamAddress
@@ -211,8 +211,8 @@ class _Reader:
     def series(self, key: _SignalKey, spec: StreamSpec) -> Series:
         """The samples that were found of one signal."""
         if key not in self._found:
-            dtype = NUMPY[spec.signal(key.signal).dtype]
-            return Series(_NO_TIMES, np.empty(0, dtype), np.empty(0, np.uint8))
+            column = filled_column(spec.signal(key.signal).type, 0)
+            return Series(_NO_TIMES, column, np.empty(0, np.uint8))
         return Series(*map(np.concatenate, zip(*self._found[key], strict=True)))
 
 

@@ -3,10 +3,11 @@
 The fingerprint is the same on every store and does not depend on the order between signals:
 
 - a sample is its time (int64), its quality (uint8) and its value, little-endian: float64, int64 or
-  a bool's byte; a string is its length (uint32) and its UTF-8; a bad sample has the value 0 or "";
+  a bool's byte; a string is its length (uint32) and its UTF-8; an array is its elements; a bad
+  sample has the value 0 or "", in each element of an array;
 - a signal is the SHA-256 of its samples in the order of time;
-- the fingerprint is the SHA-256 of a line for each signal, by name: name, dtype, count and the
-  signal's SHA-256 in hexadecimal, separated by tabs, ended by a line feed.
+- the fingerprint is the SHA-256 of a line for each signal, by name: name, dtype (`float64[256]` of
+  an array), count and the signal's SHA-256 in hexadecimal, separated by tabs, ended by a line feed.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 
 from broker.batch import BAD, Long, Series
-from broker.streams import Dtype, StreamSpec
+from broker.streams import ArrayOf, Dtype, StreamSpec, ValueType
 from testbed_api.stores.port import SeriesStore, Window
 
 EARLIEST_NS, LATEST_NS = -(2**63) + 1, 2**63 - 1
@@ -59,8 +60,8 @@ class Fingerprint:
         self.count = 0
         self.first_ns: int | None = None
         self.last_ns: int | None = None
-        self._counts: dict[tuple[str, Dtype], int] = {}
-        self._sums: dict[tuple[str, Dtype], Any] = {}
+        self._counts: dict[tuple[str, ValueType], int] = {}
+        self._sums: dict[tuple[str, ValueType], Any] = {}
 
     def add(self, frame: Long) -> None:
         """Add samples; those of one signal must ascend in time over all calls."""
@@ -80,14 +81,17 @@ class Fingerprint:
     @property
     def signals(self) -> dict[str, int]:
         """Number of samples of each signal."""
-        return {name: count for (name, _), count in sorted(self._counts.items())}
+        return {name: count for (name, _), count in self._by_name()}
+
+    def _by_name(self) -> list[tuple[tuple[str, ValueType], int]]:
+        return sorted(self._counts.items(), key=lambda item: (item[0][0], str(item[0][1])))
 
     @property
     def sha256(self) -> str:
         """The fingerprint of all samples added so far, in hexadecimal."""
         lines = (
             f"{name}\t{dtype}\t{count}\t{self._sums[name, dtype].hexdigest()}\n"
-            for (name, dtype), count in sorted(self._counts.items())
+            for (name, dtype), count in self._by_name()
         )
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -100,7 +104,7 @@ async def fingerprint(frames: AsyncIterator[Long]) -> Fingerprint:
     return result
 
 
-def _sample_bytes(dtype: Dtype, series: Series) -> bytes:
+def _sample_bytes(dtype: ValueType, series: Series) -> bytes:
     bad = series.quality == BAD
     if dtype is Dtype.STRING:
         return b"".join(
@@ -112,12 +116,15 @@ def _sample_bytes(dtype: Dtype, series: Series) -> bytes:
                 strict=True,
             )
         )
-    rows = np.empty(
-        len(series.time_ns), [("time", "<i8"), ("quality", "u1"), ("value", _NUMBERS[dtype])]
-    )
+    value = (_NUMBERS[dtype], ()) if isinstance(dtype, Dtype) else _array_field(dtype)
+    rows = np.empty(len(series.time_ns), [("time", "<i8"), ("quality", "u1"), ("value", *value)])
     rows["time"], rows["quality"], rows["value"] = series.time_ns, series.quality, series.values
     rows["value"][bad] = 0
     return rows.tobytes()
+
+
+def _array_field(array: ArrayOf) -> tuple[str, tuple[int]]:
+    return _NUMBERS[array.dtype], (array.size,)
 
 
 def _string_bytes(time_ns: int, code: int, value: str) -> bytes:

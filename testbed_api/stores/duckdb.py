@@ -25,6 +25,7 @@ from broker.batch import BAD, GOOD, NO_VALUE, UNCERTAIN, Long, Series
 from broker.namespace import StreamAddress
 from broker.streams import Dtype
 from testbed_api.stores import duckdb_file, frames
+from testbed_api.stores.array_texts import ArrayTexts
 from testbed_api.stores.coalescing import ThinQueryCoalescer
 from testbed_api.stores.duckdb_file import SampleTable
 from testbed_api.stores.port import Block, Position, Window
@@ -157,21 +158,22 @@ class DuckDbStore:
     async def read(self, window: Window) -> AsyncIterator[Long]:
         """Read page by page, in time slices of about one page each, so that no sort is larger."""
         count, first, last = await self._run_in(self._readers, self._extent, window)
-        width = max((last - first) * PAGE // (2 * count), 1) if count else 1
+        size = _page_size(window)
+        width = max((last - first) * size // (2 * count), 1) if count else 1
         at, place = first, 0
         while count and at <= last:
             end = min(at + width, last + 1)
             page = await self._run_in(self._readers, self._page, window, at, place, end)
             for frame in frames.split(page):
                 yield frame
-            if len(page) == PAGE:
+            if len(page) == size:
                 at, place, width = (
                     int(page.time_ns[-1]),
                     _place_of_last(window, page),
                     max(width // 2, 1),
                 )
             else:
-                at, place, width = end, 0, width * 2 if len(page) < PAGE // 4 else width
+                at, place, width = end, 0, width * 2 if len(page) < size // 4 else width
 
     def _extent(self, window: Window) -> tuple[int, int, int]:
         """Number of samples in the window, and the times of the first and the last in ns."""
@@ -183,7 +185,8 @@ class DuckDbStore:
         return count, first or 0, last or 0
 
     def _page(self, window: Window, at: int, place: int, end: int) -> Long:
-        parameters = _parameters(window) | {"first": at, "end": end, "place": place, "page": PAGE}
+        page = {"first": at, "end": end, "place": place, "page": _page_size(window)}
+        parameters = _parameters(window) | page
         dtypes = {window.spec.signal(name).dtype for name in window.signals}
         query = _statement(window, _PAGE, columns=", ".join(_COLUMN[dtype] for dtype in dtypes))
         with self._file.cursor() as cursor:
@@ -229,7 +232,8 @@ class DuckDbStore:
     async def aggregate(self, window: Window, aggregation: Aggregation) -> AsyncIterator[Long]:
         """Aggregate with SQL, slice by slice: some whole windows that give about one page."""
         aggregation.check(window.spec, window.signals, window.from_ns)
-        least = max(PAGE // max(len(window.signals), 1), 1)
+        size = _page_size(window)
+        least = max(size // max(len(window.signals), 1), 1)
         width, place = least, 0
         at = await self._run_in(self._readers, self._first, window, window.from_ns)
         while at is not None and at < window.to_ns:
@@ -238,12 +242,12 @@ class DuckDbStore:
             page = await self._run_in(self._readers, self._window_page, part, aggregation, place)
             for frame in frames.split(page):
                 yield frame
-            if len(page) == PAGE:
+            if len(page) == size:
                 at, place = max(int(page.time_ns[-1]), at), _place_of_last(window, page)
                 width = max(width // 2, least)
             elif len(page):
                 at, place = end, 0
-                width = min(width * 2, MOST_PAGES * least) if len(page) < PAGE // 4 else width
+                width = min(width * 2, MOST_PAGES * least) if len(page) < size // 4 else width
             else:
                 at, place = await self._run_in(self._readers, self._first, window, end), 0
 
@@ -258,7 +262,8 @@ class DuckDbStore:
     def _window_page(self, part: Window, aggregation: Aggregation, place: int) -> Long:
         """One page of aggregated samples; place: signals up to it are left out at the begin."""
         begin_ns, every_ns = aggregation.begin_ns(part.from_ns), aggregation.every_ns
-        page = {"begin": begin_ns, "every": every_ns, "place": place, "page": PAGE}
+        page = {"begin": begin_ns, "every": every_ns, "place": place}
+        page["page"] = _page_size(part)
         with self._file.cursor() as cursor:
             query = _window_query(part, aggregation)
             rows = cursor.execute(query, _parameters(part) | page).fetchnumpy()
@@ -330,7 +335,7 @@ class DuckDbStore:
 @asynccontextmanager
 async def open(  # noqa: A001
     path: Path, *, most_bytes: int = 1024**3, threads: int = 2
-) -> AsyncIterator[DuckDbStore]:
+) -> AsyncIterator[ArrayTexts]:
     """Open the store in the file at `path`, created if it does not exist.
 
     most_bytes: memory limit of DuckDB.  threads: cores that DuckDB uses.  Raises Taken if another
@@ -342,7 +347,7 @@ async def open(  # noqa: A001
         await asyncio.to_thread(file.initialise)
     store = DuckDbStore(file)
     try:
-        yield store
+        yield ArrayTexts(store)
     finally:
         await store.close()
 
@@ -488,6 +493,11 @@ def _to_long(window: Window, rows: _Rows, names: Sequence[str]) -> Long:
             cells[quality[chosen] == BAD] = nothing
             values[chosen] = cells if values.dtype == cells.dtype else cells.tolist()
     return frames.to_long(window, np.asarray(rows["time_ns"]), signal, values, quality)
+
+
+def _page_size(window: Window) -> int:
+    """Rows that one query reads of a window."""
+    return max(PAGE // window.weight, 2)
 
 
 def _place_of_last(window: Window, page: Long) -> int:

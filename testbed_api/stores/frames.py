@@ -16,6 +16,9 @@ from testbed_api.stores.port import Window
 FRAME = 10_000
 """Maximum number of samples in a frame."""
 
+LIGHT = 16
+"""Elements of an array that a store reads like one value; longer ones make its pages shorter."""
+
 ORDERED = frozenset({Dtype.FLOAT64, Dtype.INT64})
 """Dtypes whose values have a minimum and a maximum."""
 
@@ -46,10 +49,10 @@ def merged(window: Window, parts: Sequence[Long]) -> Long:
     return to_long(window, time_ns[order], signal[order], values[order], quality[order])
 
 
-def split(whole: Long) -> Iterator[Long]:
-    """Split samples into frames of at most `FRAME`."""
-    for at in range(0, len(whole), FRAME):
-        yield _take(whole, np.arange(at, min(at + FRAME, len(whole))))
+def split(whole: Long, most: int = FRAME) -> Iterator[Long]:
+    """Split samples into frames of at most `most`."""
+    for at in range(0, len(whole), most):
+        yield _take(whole, np.arange(at, min(at + most, len(whole))))
 
 
 def span_ns(window: Window, points: int) -> int:

@@ -27,6 +27,7 @@ from broker.http_library import httpx
 from broker.namespace import StreamAddress
 from broker.streams import Dtype
 from testbed_api.stores import frames, influxdb_http, line_protocol, side_by_side
+from testbed_api.stores.array_texts import ArrayTexts
 from testbed_api.stores.coalescing import ThinQueryCoalescer
 from testbed_api.stores.influxdb_buckets import LAYOUT, Buckets, position_line
 from testbed_api.stores.influxdb_http import EARLIEST_NS, LATEST_NS, flux_string
@@ -146,7 +147,7 @@ class InfluxDbStore:
         if not fields:
             return
         columns = ", ".join(f'"{line_protocol.field(*signal)}"::field' for signal in fields)
-        chunk = max(CHUNK_CELLS // len(fields), 1)
+        chunk = max(CHUNK_CELLS // (len(fields) * window.weight), 1)
         selected = self._client.select_chunks(bucket, _select(columns, window), chunk)
         async with selected as lines:
             async for line in lines:
@@ -201,7 +202,7 @@ class InfluxDbStore:
         columns = ", ".join(_aggregate_column(*field, aggregation.how) for field in fields)
         query = _select(columns, window) + f" GROUP BY time({aggregation.every_ns}ns) fill(none)"
         result = replace(window, spec=aggregation.spec(window.spec))
-        chunk = max(CHUNK_CELLS // len(fields), 1)
+        chunk = max(CHUNK_CELLS // (len(fields) * window.weight), 1)
         async with self._client.select_chunks(bucket, query, chunk) as lines:
             async for line in lines:
                 parsed = await asyncio.to_thread(_parse_chunk, line, fields, result, best=True)
@@ -274,7 +275,7 @@ async def open(  # noqa: A001
     bucket: str,
     ca: Path | None = None,
     timeout_s: float = 30.0,
-) -> AsyncIterator[InfluxDbStore]:
+) -> AsyncIterator[ArrayTexts]:
     """Open the store with the base bucket `bucket`, created if it does not exist.
 
     url: http://host:port, or https://.  organisation: the one in InfluxDB.  ca: PEM file of the
@@ -303,7 +304,7 @@ async def open(  # noqa: A001
         client = influxdb_http.InfluxDbClient(http, organisation)
         buckets = Buckets(client, bucket)
         await _initialise(buckets)
-        yield InfluxDbStore(client, buckets)
+        yield ArrayTexts(InfluxDbStore(client, buckets))
 
 
 async def _initialise(buckets: Buckets) -> None:

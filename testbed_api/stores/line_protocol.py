@@ -9,13 +9,14 @@ Source: InfluxDB 2.7 reference, line protocol.
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
 from broker.batch import BAD, GOOD, NUMPY, Column, ColumnArray, Long, Quality, Wide
-from broker.streams import Dtype
+from broker.streams import Dtype, ValueType
 from testbed_api.stores.port import Block
 
 MOST_LINES = 50_000
@@ -131,7 +132,7 @@ def _wide_lines(head: bytes, frame: Wide, block: Block) -> Iterator[bytes]:
     """Lines of a wide frame, one per time stamp."""
     spec, names = block.spec, tuple(frame.values)
     same = names == spec.names
-    dtypes = spec.dtypes if same else tuple(spec.signal(name).dtype for name in names)
+    dtypes = _scalars(spec.dtypes) if same else tuple(spec.signal(name).dtype for name in names)
     times = _value_texts(frame.time_ns, Dtype.INT64)
     if not any(codes.any() for codes in frame.quality.values()):
         template = _line_template(head, names, dtypes)
@@ -176,7 +177,7 @@ def _long_lines(head: bytes, frame: Long) -> Iterator[bytes]:
     """Lines of a long frame, one per sample."""
     times = _value_texts(frame.time_ns, Dtype.INT64)
     if len(set(frame.dtypes)) == 1 and not frame.quality.any():
-        (dtype,) = set(frame.dtypes)
+        (dtype,) = set(_scalars(frame.dtypes))
         template = b"%b%b" + _TYPE_SUFFIXES.get(dtype, b"") + b" %b"
         keys = [head + b" " + _key(name, GOOD) + b"=" for name in frame.names]
         starts = map(keys.__getitem__, frame.signal.tolist())
@@ -190,10 +191,15 @@ def _mixed_lines(head: bytes, frame: Long, times: Sequence[bytes]) -> Iterator[b
     """Lines of a long frame with several dtypes or qualities, signal by signal."""
     for at in np.unique(frame.signal).tolist():
         indexes = np.flatnonzero(frame.signal == at)
-        dtype = frame.dtypes[at]
+        dtype = _scalars(frame.dtypes)[at]
         cells = _field_texts(frame.names[at], dtype, frame.values[indexes], frame.quality[indexes])
         for cell, place in zip(cells, indexes.tolist(), strict=True):
             yield b"%b %b %b" % (head, cell, times[place])
+
+
+def _scalars(dtypes: tuple[ValueType, ...]) -> tuple[Dtype, ...]:
+    """The dtypes of signals that are stored, which are no arrays: these come here as texts."""
+    return cast("tuple[Dtype, ...]", dtypes)
 
 
 def _field_texts(name: str, dtype: Dtype, values: Column, quality: Quality) -> list[bytes]:

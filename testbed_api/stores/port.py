@@ -44,7 +44,8 @@ class Block:
 class Window:
     """The part of a stream to read: some signals, from `from_ns` (included) to `to_ns` (excluded).
 
-    spec: the newest spec of the stream, with the dtype of each signal in `signals`.
+    spec: the newest spec of the stream, with the dtype of each signal in `signals`.  weight: of
+    the largest value in the window, 1 for a number; a store's pages are as many times shorter.
     """
 
     space: str
@@ -52,6 +53,7 @@ class Window:
     signals: tuple[str, ...]
     from_ns: int
     to_ns: int
+    weight: int = 1
 
     def __post_init__(self) -> None:
         checked_space(self.space)
@@ -111,8 +113,9 @@ class SeriesStore(Protocol):
         is divided into points / 2 equal parts: none is spent on the time before and after.  Each
         part gives the samples with the minimum and the maximum value, with their own time stamps;
         samples that are not GOOD are given only for a part without GOOD samples.  Signals without
-        an order (bool, string) give the first and the last sample of each part.  Order and frames
-        as in `read`.  points: 2 or more.
+        an order (bool, string, arrays) give the first and the last sample of each part.  Order and
+        frames as in `read`.  points: 2 or more.  Raises Invalid for so many points of long arrays
+        that they would fill the memory.
         """
 
     def aggregate(self, window: Window, aggregation: Aggregation) -> AsyncIterator[Long]:

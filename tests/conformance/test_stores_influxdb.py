@@ -244,11 +244,11 @@ async def test_what_was_written_is_let_go_before_the_collector_comes(influxd):
     body = b"factory/pump-rig/rig,space=live a=1.5 1"
     async with opened(influxd) as store:
         await store.write([block([1], [1.0])])
-        bucket = await store._buckets.get_or_create("factory")
+        bucket = await store._store._buckets.get_or_create("factory")
         held = sys.getrefcount(body)
         gc.disable()
         try:
-            await store._client.write(bucket, body)
+            await store._store._client.write(bucket, body)
             assert sys.getrefcount(body) == held
         finally:
             gc.enable()

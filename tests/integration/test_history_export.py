@@ -81,6 +81,34 @@ def test_a_parquet_file_keeps_dtypes_nanoseconds_and_what_is_not_there(tmp_path:
         ]
 
 
+def test_a_parquet_file_has_a_list_for_each_array(tmp_path: Path) -> None:
+    spec = StreamSpec(
+        RIG,
+        (
+            Signal("spectrum", shape=(2,)),
+            Signal("counts", Dtype.INT64, shape=(1,)),
+            Signal("on", Dtype.BOOL, shape=(2,)),
+            Signal("never", shape=(3,)),
+        ),
+    )
+    nothing = Series(np.empty(0, np.int64), np.empty((0, 3)), np.empty(0, np.uint8))
+    arrays = {
+        "spectrum": series(np.float64, (0, [1 / 3, -1e-300], GOOD), (7, [np.nan] * 2, BAD)),
+        "counts": series(np.int64, (7, [BIG], GOOD)),
+        "on": series(np.bool_, (0, [True, False], GOOD)),
+        "never": nothing,
+    }
+    path = tmp_path / "arrays.parquet"
+    parquet.write(path, History(spec, arrays, ()))
+    with duckdb.connect() as sql:
+        read = sql.read_parquet(str(path))
+        assert [str(each) for each in read.types[1:]] == [
+            *("DOUBLE[]", "BIGINT[]", "BOOLEAN[]", "DOUBLE[]")
+        ]
+        assert read.fetchall()[0][1:] == ([1 / 3, -1e-300], None, [True, False], None)
+        assert read.fetchall()[1][1:] == (None, [BIG], None, None)
+
+
 def test_gaps_are_a_table_with_a_row_a_signal() -> None:
     gaps = [Gap(("a", "b, c"), T0, T0 + 1, "server-overflow"), Gap((), T0, T0, "gateway-down")]
     text = history.gaps_csv(map(GapResponse.from_gap, gaps)).decode()

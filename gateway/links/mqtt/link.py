@@ -155,15 +155,17 @@ class MqttLink:
                 row = (signal, sample.time_ns, sample.value, sample.quality)
                 rows[stream, fresh].append(row)
         parts = [
-            StreamSamples(
-                stream, Samples.from_rows(self._streams[stream].spec.dtypes, stream_rows), fresh
-            )
+            StreamSamples(stream, self._columns(stream, stream_rows), fresh)
             for (stream, fresh), stream_rows in sorted(
                 rows.items(), key=lambda item: not item[0][1]
             )
         ]
         if parts:
             await self._sink.take(parts)
+
+    def _columns(self, stream: int, rows: Sequence[tuple[int, int, object, int]]) -> Samples:
+        spec = self._streams[stream].spec
+        return Samples.from_rows(spec.dtypes, rows, has_arrays=spec.has_arrays)
 
     def _samples_of(
         self, message: Message, now_ns: int

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from broker.batch import BAD, GOOD, NO_VALUE
+from broker.batch import BAD, GOOD, no_value
 from broker.clock import ns_of
 from broker.errors import Invalid
-from broker.streams import Dtype
-from gateway.links.values import Unfit, instant_of, value_of
+from broker.streams import ArrayOf, Dtype, ValueType
+from gateway.links import values
+from gateway.links.values import Unfit, instant_of
 from gateway.mapping.mqtt_source import MqttSource, Pointer, TimeForm, pointer_text
 
 ABSENT = object()
@@ -45,7 +46,7 @@ def document(payload: bytes) -> Any:
 def read(
     payload: bytes,
     source: MqttSource,
-    dtype: Dtype,
+    dtype: ValueType,
     arrived_ns: int | None,
     whole: Any = ABSENT,
 ) -> PayloadSample | None:
@@ -64,11 +65,11 @@ def read(
             return None
         if source.time is not None:
             time_ns = _time_of(part(whole, source.time), source)
-        if source.value is not None and isinstance(given, str):
+        if source.value is not None and isinstance(given, str) and isinstance(dtype, Dtype):
             given = _word(given, dtype)
-        return PayloadSample(time_ns, value_of(given, dtype), GOOD)
+        return PayloadSample(time_ns, values.read(given, dtype), GOOD)
     except Unfit as exc:
-        return PayloadSample(time_ns, NO_VALUE[dtype], BAD, f"{source}: {exc}")
+        return PayloadSample(time_ns, no_value(dtype), BAD, f"{source}: {exc}")
 
 
 def part(whole: Any, pointer: Pointer) -> Any:
@@ -83,8 +84,10 @@ def part(whole: Any, pointer: Pointer) -> Any:
     return whole
 
 
-def _plain(payload: bytes, dtype: Dtype) -> Any:
+def _plain(payload: bytes, dtype: ValueType) -> Any:
     """Parse a payload that is the value itself."""
+    if isinstance(dtype, ArrayOf):
+        return document(payload)
     try:
         text = payload.decode()
     except UnicodeDecodeError as exc:

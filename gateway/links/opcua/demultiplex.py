@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from broker.streams import Dtype
 from gateway.links.opcua.data_changes import DataChanges
 from gateway.links.opcua.demultiplexed import Demultiplexed
 from gateway.links.opcua.general_path import GeneralPath
 from gateway.links.opcua.item_columns import ItemColumns
 from gateway.links.opcua.plain_path import PlainLotPath
+from gateway.links.values import Reading
 
 
 class DemultiplexPath(Protocol):
@@ -25,7 +25,7 @@ class Demultiplexer:
     """
 
     def __init__(
-        self, feeds: Sequence[Sequence[tuple[int, int]]], dtypes: Sequence[Sequence[Dtype]]
+        self, feeds: Sequence[Sequence[tuple[int, int]]], dtypes: Sequence[Sequence[Reading]]
     ) -> None:
         """feeds: (stream, signal) pairs of each item, handle 1 first.  dtypes: of each stream."""
         self.items = ItemColumns(feeds, dtypes)

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from asyncua import ua
 
-from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, UNCERTAIN, Column, column_dtype
-from broker.streams import Dtype
+from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, UNCERTAIN, Column, no_value
+from broker.streams import ArrayOf, Dtype
 from gateway.links.opcua.data_changes import BOOL, FLOAT, INT, NO_TIME, OTHER, TIME, DataChanges
 from gateway.links.opcua.demultiplexed import LOST, OVERFLOW, Demultiplexed
-from gateway.links.opcua.item_columns import DTYPES, ItemColumns, Mask, Rows
+from gateway.links.opcua.item_columns import ItemColumns, Mask, Rows
 from gateway.links.opcua.types import value_of
 from gateway.links.port import PossibleGap
-from gateway.links.values import Unfit
+from gateway.links.values import ElementOf, Reading, Unfit
 from gateway.samples import Samples, StreamSamples, runs
 
 _QUALITY = np.array([GOOD, UNCERTAIN, BAD, BAD], np.uint8)
@@ -146,16 +146,17 @@ class GeneralPath:
         quality: npt.NDArray[np.uint8],
         feed: Rows,
         result: Demultiplexed,
-    ) -> dict[Dtype, Column]:
+    ) -> dict[Reading, Column]:
         """The values as a column of each dtype; a value that does not fit gets BAD in `quality`."""
         items, columns = self._items, {}
         is_only = len(items.present) == 1
         for dtype in items.present:
             column, fits = _column(changes, dtype)
-            own = None if is_only else items.dtype[feed] == DTYPES.index(dtype)
+            own = None if is_only else items.dtype[feed] == items.dtypes.index(dtype)
             is_bad = quality == BAD
             if changes.others.size:
-                _put_others(changes, column, fits, ~is_bad if own is None else own & ~is_bad)
+                wanted = ~is_bad if own is None else own & ~is_bad
+                _put_others(changes, dtype, column, fits, wanted)
             unfit = ~(fits | is_bad)
             if own is not None:
                 unfit &= own
@@ -164,7 +165,7 @@ class GeneralPath:
                 quality[unfit] = BAD
                 is_bad |= unfit
             if is_bad.any():
-                column[is_bad] = NO_VALUE[dtype]
+                _clear(column, is_bad, dtype)
             columns[dtype] = column
         return columns
 
@@ -207,10 +208,10 @@ class GeneralPath:
         dtypes = self._items.stream_dtypes[stream]
         if len(set(dtypes)) == 1:
             return table.columns[dtypes[0]][rows]
-        values = np.empty(len(signal), column_dtype(dtypes))
+        values = np.empty(len(signal), self._items.columns[stream])
         wanted = self._items.dtype[table.feed[rows]]
         for dtype, column in table.columns.items():
-            own = wanted == DTYPES.index(dtype)
+            own = wanted == self._items.dtypes.index(dtype)
             values[own] = column[rows][own]
         return values
 
@@ -222,7 +223,7 @@ class _SampleTable:
     feed: Rows
     times: npt.NDArray[np.int64]
     quality: npt.NDArray[np.uint8]
-    columns: dict[Dtype, Column]
+    columns: dict[Reading, Column]
 
     def only(self, rows: Any) -> "_SampleTable":
         """Select samples, or reorder them."""
@@ -236,7 +237,7 @@ def _spans(ordered: npt.NDArray[np.int32]) -> Iterator[tuple[int, int]]:
     return zip(begins, [*begins[1:], len(ordered)], strict=True)
 
 
-def _column(changes: DataChanges, dtype: Dtype) -> tuple[Column, Mask]:
+def _column(changes: DataChanges, dtype: Reading) -> tuple[Column, Mask]:
     """All numeric values converted to a dtype, and a mask of those that fit; `others` do not."""
     kind = changes.kind
     if dtype is Dtype.FLOAT64:
@@ -250,16 +251,30 @@ def _column(changes: DataChanges, dtype: Dtype) -> tuple[Column, Mask]:
         return _or_zeros(changes.ints, kind).copy(), (kind == INT) | (kind == TIME)
     if dtype is Dtype.BOOL:
         return _or_zeros(changes.ints, kind) != 0, kind == BOOL
-    return np.full(len(kind), "", NUMPY[dtype]), np.zeros(len(kind), np.bool_)
+    unfit = np.zeros(len(kind), np.bool_)
+    if isinstance(dtype, ElementOf):
+        return np.full(len(kind), NO_VALUE[dtype.dtype], NUMPY[dtype.dtype]), unfit
+    return np.full(len(kind), "", NUMPY[Dtype.STRING]), unfit
+
+
+def _clear(column: Column, rows: Mask, dtype: Reading) -> None:
+    """Put the placeholder of a bad sample into rows of a column."""
+    if isinstance(dtype, ArrayOf):
+        nothing = no_value(dtype)
+        for row in rows.nonzero()[0].tolist():
+            column[row] = nothing
+    else:
+        column[rows] = NO_VALUE[dtype.dtype if isinstance(dtype, ElementOf) else dtype]
 
 
 def _or_zeros(column: npt.NDArray[np.int64], kind: npt.NDArray[np.uint8]) -> Column:
     return column if len(column) else np.zeros(len(kind), np.int64)
 
 
-def _put_others(changes: DataChanges, column: Column, fits: Mask, wanted: Mask) -> None:
-    """Convert texts and other Python values one by one."""
-    dtype = next(dtype for dtype in DTYPES if NUMPY[dtype] == column.dtype)
+def _put_others(
+    changes: DataChanges, dtype: Reading, column: Column, fits: Mask, wanted: Mask
+) -> None:
+    """Convert texts, arrays and other Python values one by one."""
     for row in (wanted & (changes.kind == OTHER)).nonzero()[0].tolist():
         try:
             column[row] = value_of(changes.others[row], dtype)

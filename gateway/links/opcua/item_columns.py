@@ -9,10 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from broker.batch import column_dtype
 from broker.streams import Dtype
-
-DTYPES = tuple(Dtype)
-"""A column of dtypes holds indexes into this."""
+from gateway.links.values import ElementOf, Reading
 
 Rows = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
@@ -24,11 +23,12 @@ class ItemColumns:
     By handle: counts, starts: number of its feeds, and the first of them.  fresh: no sample came
     yet.  lost: a message that may hold its samples was lost.  gone: its node is not on the server.
     answered_ns: when its last sample came, or it was read, in monotonic time.
-    By feed: stream, signal, dtype.  present: the dtypes that occur.  stream_dtypes: of each stream.
+    By feed: stream, signal, dtype, an index into `dtypes`.  dtypes: all that there are.  present:
+    those that occur.  stream_dtypes: of each stream.  columns: the numpy dtype of its values.
     """
 
     def __init__(
-        self, feeds: Sequence[Sequence[tuple[int, int]]], dtypes: Sequence[Sequence[Dtype]]
+        self, feeds: Sequence[Sequence[tuple[int, int]]], dtypes: Sequence[Sequence[Reading]]
     ) -> None:
         """feeds: (stream, signal) pairs of each item, handle 1 first.  dtypes: of each stream."""
         counts = [0, *(len(item_feeds) for item_feeds in feeds)]
@@ -38,9 +38,19 @@ class ItemColumns:
         self.stream = np.array([stream for stream, _ in pairs], np.int32)
         self.signal = np.array([signal for _, signal in pairs], np.int32)
         wanted = [dtypes[stream][signal] for stream, signal in pairs]
-        self.dtype = np.array([DTYPES.index(dtype) for dtype in wanted], np.uint8)
-        self.present = [dtype for dtype in DTYPES if dtype in wanted]
+        occurring = dict.fromkeys(wanted)
+        self.dtypes: tuple[Reading, ...] = (
+            *Dtype,
+            *(each for each in occurring if not isinstance(each, Dtype)),
+        )
+        place = {dtype: at for at, dtype in enumerate(self.dtypes)}
+        self.dtype = np.array([place[dtype] for dtype in wanted], np.int32)
+        self.present = [dtype for dtype in self.dtypes if dtype in occurring]
         self.stream_dtypes = dtypes
+        self.columns = [
+            column_dtype(each.dtype if isinstance(each, ElementOf) else each for each in own)
+            for own in dtypes
+        ]
         self.fresh = np.ones(len(counts), np.bool_)
         self.lost = np.zeros(len(counts), np.bool_)
         self.gone = np.zeros(len(counts), np.bool_)

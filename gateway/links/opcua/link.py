@@ -177,7 +177,7 @@ class OpcUaLink:
                     yield index, signal
 
     def _problem(self, stream: StreamMapping, signal: int, node: ResolvedNode) -> str | None:
-        name, dtype = stream.spec.names[signal], stream.spec.dtypes[signal]
+        name, dtype = stream.spec.names[signal], stream.spec.signals[signal].dtype
         if node.problem:
             return f"{name!r} of {stream.spec.address.stream} is not read: {node.problem}"
         if node.variant is not None and not fits(node.variant, dtype):

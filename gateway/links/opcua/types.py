@@ -10,7 +10,7 @@ from asyncua import ua
 
 from broker.streams import Dtype
 from gateway.links import values
-from gateway.links.values import Unfit
+from gateway.links.values import Reading, Unfit
 
 _INTEGERS = ("SByte", "Byte", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64")
 DTYPES: dict[ua.VariantType, Dtype] = {
@@ -35,10 +35,10 @@ def fits(variant: ua.VariantType, dtype: Dtype) -> bool:
     return own is dtype or (is_integer and dtype is Dtype.FLOAT64)
 
 
-def value_of(value: Any, dtype: Dtype) -> Any:
-    """Convert a value that asyncua decoded to a signal's dtype; raises Unfit with the reason."""
+def value_of(value: Any, dtype: Reading) -> Any:
+    """Convert a value that asyncua decoded to what a signal reads of it; raises Unfit."""
     if not isinstance(value, ua.LocalizedText):
-        return values.value_of(value, dtype)
+        return values.read(value, dtype)
     if dtype is not Dtype.STRING:
         raise Unfit(f"a LocalizedText is no {dtype}")
     return values.value_of(value.Text or "", dtype)
