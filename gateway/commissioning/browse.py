@@ -6,7 +6,7 @@ from typing import Any
 from broker.clock import Clock, WallClock
 from broker.errors import Unknown
 from broker.namespace import EquipmentAddress, EquipmentKind
-from broker.streams import Dtype
+from broker.streams import MOST_ELEMENTS, Dtype
 from gateway.commissioning import (
     mapping_text,
     opcua_measure,
@@ -33,6 +33,10 @@ MOST_SIGNALS = 1_000
 FEW_TEXTS = 8
 """Texts of a signal that are listed as its states; with more it is any text."""
 
+_UNKNOWN_LENGTH = (
+    "an array of several dimensions, or of a length that the server does not say: write shape:"
+    " [LENGTH] by hand"
+)
 _HEAD = """\
 # A first mapping, written from the server's nodes.  Leave out what nobody needs; look at kind,
 # the streams' names, period_s and trigger (timestamp keeps repeated values).
@@ -133,12 +137,14 @@ def _unsupported(node: BrowsedNode) -> str:
     """The reason why a variable cannot be in a mapping; empty if it can, or if it is an object."""
     if not node.is_variable:
         return ""
-    if node.is_array:
-        return "an array, and only single values are supported"
     if node.variant is None:
         return "its type is no built-in one, or cannot be read"
     if node.variant not in DTYPES:
         return f"its type {node.variant.name} is not supported"
+    if node.is_array and DTYPES[node.variant] is Dtype.STRING:
+        return "an array of texts, which is not supported"
+    if node.is_array and not 0 < node.length <= MOST_ELEMENTS:
+        return _UNKNOWN_LENGTH if not node.length else f"an array of {node.length} elements"
     return "" if node.text else "its node id is opaque, and a mapping cannot name it"
 
 
@@ -237,6 +243,7 @@ def as_json(node: BrowsedNode) -> dict[str, Any]:
         "parents": list(node.parents),
         "type": None if node.variant is None else node.variant.name,
         "array": node.is_array,
+        "length": node.length,
     }
 
 
@@ -246,8 +253,8 @@ def line(node: BrowsedNode) -> str:
     if not node.is_variable:
         return f"{indent}{node.name}  {node.text}".rstrip()
     kind = node.variant.name if node.variant is not None else "of a type that is not built in"
-    note = "" if node.variant in DTYPES and not node.is_array else " (not supported)"
-    brackets = "[]" if node.is_array else ""
+    note = " (not supported)" if _unsupported(node) else ""
+    brackets = f"[{node.length or ''}]" if node.is_array else ""
     return f"{indent}{node.name}  {kind}{brackets}{note}  {node.text}".rstrip()
 
 
@@ -270,6 +277,8 @@ def _add_signal(stream: ProposedStream, node: BrowsedNode, described: NodeDescri
     named = unit_names.split(node.name)
     signal = signal_names.unused(signal_names.signal_name(named.name), stream.signals)
     fields: dict[str, Any] = {"node": node.text, "dtype": str(dtype)}
+    if node.is_array:
+        fields["shape"] = [node.length]
     unit = described.unit or named.unit
     if unit is not None:
         fields["unit"] = unit

@@ -41,7 +41,7 @@ def _place(item: Item) -> tuple[object, str]:
     source = item.source
     if isinstance(source, MqttSource):
         return (source.topic, source.value), "topic and value"
-    return source, "node"
+    return (source, item.element), "node" if item.element is None else "element of a node"
 
 
 async def _live_findings(

@@ -8,7 +8,7 @@ from broker.errors import Refused, Unavailable
 from broker.streams import Signal, StreamSpec
 from gateway.commissioning import findings
 from gateway.commissioning.findings import Finding
-from gateway.links.opcua import pki
+from gateway.links.opcua import pki, shapes
 from gateway.links.opcua.node_info import describe, walk
 from gateway.links.opcua.security import ClientCredentials
 from gateway.links.opcua.session import (
@@ -20,7 +20,7 @@ from gateway.links.opcua.session import (
     resolve,
 )
 from gateway.links.opcua.types import DTYPES, fits
-from gateway.mapping.model import Mapping
+from gateway.mapping.model import Item, Mapping
 
 NEAREST = 3
 
@@ -82,14 +82,26 @@ async def _nodes(client: Session, mapping: Mapping) -> list[Finding]:
         known = [variable.text async for variable in walk(client) if variable.is_variable]
     results: list[Finding] = []
     signals = (
-        (stream.spec, signal) for stream in mapping.streams for signal in stream.spec.signals
+        (stream.spec, signal, item)
+        for stream in mapping.streams
+        for signal, item in zip(stream.spec.signals, stream.items, strict=True)
     )
-    for (spec, signal), node in zip(signals, nodes, strict=True):
+    for (spec, signal, item), node in zip(signals, nodes, strict=True):
         if node.problem:
             results.append(_missing(spec, signal, node, known))
         else:
+            name = f"{spec.address.stream}.{signal.name}"
+            results += _shape(name, signal, item, node)
             results += await _description(client, spec, signal, node)
     return results
+
+
+def _shape(name: str, signal: Signal, item: Item, node: ResolvedNode) -> Iterator[Finding]:
+    """Compare the shape of a node with its signal."""
+    if reason := shapes.misread(node, signal, item):
+        yield findings.error(f"{name}: {reason}")
+    elif reason := shapes.misfit(node, signal, item):
+        yield findings.warning(f"{name}: {reason}")
 
 
 def _missing(spec: StreamSpec, signal: Signal, node: ResolvedNode, known: list[str]) -> Finding:

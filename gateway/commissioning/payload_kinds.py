@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from broker.errors import Invalid
-from broker.streams import MOST_SIGNALS, Dtype
+from broker.streams import MOST_ELEMENTS, MOST_SIGNALS, Dtype
 from gateway.commissioning import signal_names, unit_names
 from gateway.commissioning.mapping_text import quoted
 from gateway.links.mqtt.payloads import BOOLEANS, instant_in
@@ -44,11 +44,12 @@ class TopicSignals:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """The dtype of a value, None if it is left out; and a remark."""
+    """The dtype of a value, None if it is left out; and a remark.  length: of an array."""
 
     dtype: Dtype | None
     remark: str = ""
     description: str = ""
+    length: int | None = None
 
 
 def of_topic(topic: str, payloads: Sequence[bytes]) -> TopicSignals:
@@ -108,7 +109,7 @@ def _add_documents(result: TopicSignals, topic: str, documents: Sequence[Any]) -
         for pointer, value in _leaves(document, ()):
             values.setdefault(pointer, []).append(value)
     for pointer, seen in values.items():
-        name = ".".join(pointer)
+        name = ".".join(pointer) or topic.rpartition("/")[2]
         if len(result.signals) == MOST_SIGNALS:
             result.left_out.append(
                 f"{topic}#{pointer_text(pointer)}: a stream has {MOST_SIGNALS} signals at most; put"
@@ -139,7 +140,9 @@ def _add_value(
     named = unit_names.split(text)
     name = signal_names.unused(signal_names.signal_name(named.name), result.signals)
     fields: dict[str, Any] = {"topic": topic, "dtype": str(kind.dtype)}
-    if pointer is not None:
+    if kind.length is not None:
+        fields["shape"] = [kind.length]
+    if pointer is not None and not (kind.length is not None and pointer == ()):
         fields["value"] = pointer_text(pointer)
     if named.unit is not None:
         fields["unit"] = named.unit
@@ -157,23 +160,27 @@ def _kind(pointer: Pointer | None, seen: Sequence[Any]) -> _Kind:
     values = [value for value in seen if value is not None]
     if reason := _unsupported(values, pointer):
         return _Kind(None, reason)
+    if isinstance(values[0], list):
+        dtype = Dtype.BOOL if isinstance(values[0][0], bool) else Dtype.FLOAT64
+        return _Kind(dtype, length=len(values[0]))
     if all(isinstance(value, bool) for value in values):
         return _Kind(Dtype.BOOL)
     if all(_is_number(value) for value in values):
         return _Kind(Dtype.FLOAT64, _time_remark(pointer, values[-1]))
     if all(isinstance(value, str) for value in values):
         return _of_texts(pointer, values)
-    if all(_is_number(value) or _is_numeric_text(value) for value in values):
-        return _Kind(Dtype.FLOAT64, "a number, sometimes as text")
     return _of_different_types(pointer, values)
 
 
 def _unsupported(values: Sequence[Any], pointer: Pointer | None) -> str:
     """The reason why no signal can have these values; empty if one may."""
     lengths = sorted({len(value) for value in values if isinstance(value, list)})
-    if lengths:
+    if lengths and not _are_alike(values):
         sizes, first = "/".join(map(str, lengths[:3])), pointer_text((*(pointer or ()), "0"))
-        return f"an array of {sizes} values; write value: {first} for the first of them, and so on"
+        return (
+            f"an array of {sizes} values, which are no numbers, or not as many in each message;"
+            f" write value: {first} for the first of them, and so on"
+        )
     if any(isinstance(value, dict) for value in values):
         return "an object without fields, or one that is nested too deep"
     if any(isinstance(value, str) and len(value) > MOST_TEXT for value in values):
@@ -181,7 +188,19 @@ def _unsupported(values: Sequence[Any], pointer: Pointer | None) -> str:
     return "" if values else "it was null all the time"
 
 
+def _are_alike(values: Sequence[Any]) -> bool:
+    """Whether all values are arrays of one length, of numbers or of truth values."""
+    if not all(isinstance(value, list) and len(value) == len(values[0]) for value in values):
+        return False
+    elements = [element for value in values for element in value]
+    is_short = 0 < len(values[0]) <= MOST_ELEMENTS
+    numbers, truths = map(_is_number, elements), (isinstance(each, bool) for each in elements)
+    return is_short and (all(numbers) or all(truths))
+
+
 def _of_different_types(pointer: Pointer | None, values: Sequence[Any]) -> _Kind:
+    if all(_is_number(value) or _is_numeric_text(value) for value in values):
+        return _Kind(Dtype.FLOAT64, "a number, sometimes as text")
     if pointer is None:
         return _Kind(Dtype.STRING, "its type differs between messages; it is stored as text")
     kinds = ", ".join(sorted({type(value).__name__ for value in values}))

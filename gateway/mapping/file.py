@@ -19,6 +19,7 @@ from broker.pydantic_checks import validated_by
 from broker.settings import address_of
 from broker.streams import (
     FUTURE_LIMIT_S,
+    MOST_ELEMENTS,
     MOST_LIMIT_S,
     MOST_VALUES,
     PAST_LIMIT_S,
@@ -111,6 +112,8 @@ class _Signal(_Strict):
     time: _Pointer | None = None
     time_format: TimeForm = TimeForm.ISO8601
     dtype: Dtype = Dtype.FLOAT64
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=MOST_ELEMENTS)]], Field(max_length=1)] = []
+    element: Annotated[int, Field(ge=0, lt=MOST_ELEMENTS)] | None = None
     unit: _Unit = "1"
     low: _Number | None = None
     high: _Number | None = None
@@ -131,6 +134,16 @@ class _Signal(_Strict):
                 raise ValueError(f"a {self.dtype} has no {' and no '.join(wrong)}; leave it out")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_shape(self) -> Self:
+        if self.shape and self.element is not None:
+            raise ValueError("shape is of a whole array, and element of one value: write one")
+        if self.shape and self.dtype is Dtype.STRING:
+            raise ValueError("an array of strings is not supported; write float64, int64 or bool")
+        if self.shape and self.deadband:
+            raise ValueError("an array has no deadband; leave it out")
         return self
 
 
@@ -242,7 +255,9 @@ def _misplaced(form: _File) -> Iterator[tuple[yaml_document.Path, str]]:
     if form.opcua is not None:
         yield from _unsecured(form.opcua)
     protocol, required = ("opcua", "node") if form.mqtt is None else ("mqtt", "topic")
-    foreign = ("topic", "value", "time", "time_format") if form.mqtt is None else ("node",)
+    foreign = (
+        ("topic", "value", "time", "time_format") if form.mqtt is None else ("node", "element")
+    )
     for name, stream in form.streams.items():
         path = ("streams", name)
         if form.mqtt is not None and stream.trigger is Trigger.VALUE:
@@ -338,9 +353,10 @@ def _stream(
                 unit=fields.unit,
                 low=fields.low,
                 high=fields.high,
+                shape=(fields.shape[0],) if fields.shape else (),
                 resolution=fields.resolution,
                 description=fields.description,
-                node=fields.node or str(sources[signal]),
+                node=_place(fields, sources[signal]),
             )
             for signal, fields in form.signals.items()
         ),
@@ -354,12 +370,19 @@ def _stream(
     return StreamMapping(
         spec=spec,
         items=tuple(
-            Item(sources[signal], fields.deadband) for signal, fields in form.signals.items()
+            Item(sources[signal], fields.deadband, fields.element)
+            for signal, fields in form.signals.items()
         ),
         publishing_interval_s=form.publishing_interval_s,
         batch_age_s=form.batch.age_s,
         batch_values=form.batch.values,
     )
+
+
+def _place(form: _Signal, source: NodeName | MqttSource) -> str:
+    """The address of a signal in its source, as its spec says it."""
+    place = form.node or str(source)
+    return place if form.element is None else f"{place}[{form.element}]"
 
 
 def _signal_source(form: _Signal) -> NodeName | MqttSource:

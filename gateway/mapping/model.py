@@ -19,10 +19,14 @@ from gateway.mapping.node_names import NodeName
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """The source of one signal, and the width of its dead band in the signal's unit."""
+    """The source of one signal, and the width of its dead band in the signal's unit.
+
+    element: index of the element that the signal is of an OPC UA array, None for the whole value.
+    """
 
     source: NodeName | MqttSource
     deadband: float = 0.0
+    element: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from simulators.faces import opcua
 from simulators.models.pump_rig import SIGNALS, PumpRig
 from simulators.world import Playback
 from testbed.commissioning import check_browse
-from tests.integration.machines import machine, second
+from tests.integration.machines import URI, linked, machine, second
 
 WEAR = "Wear [\N{MICRO SIGN}m]"
 EXAMPLE = (Path(__file__).parents[2] / "examples/pump-rig/mapping.yaml").read_text()
@@ -117,7 +117,7 @@ async def test_a_first_mapping_has_the_period_and_trigger_that_were_measured() -
     assert (stream.spec.trigger, stream.spec.period_s) == (Trigger.TIMESTAMP, 0.1)
     assert stream.spec.signal("Wear").unit == "um"
     assert "# measured in 3 s: 0.1 s between samples (0.1 to 0.1 s); values repeat" in text
-    assert "# - list: an array, and only single values are supported" in text
+    assert mapping.streams[0].spec.signal("list").shape == (2,)
     assert len(seen) >= 3
 
 
@@ -158,7 +158,8 @@ DISAGREEING = (
     (PRESSURE, PRESSURE.replace("Pressure", "Presure"), f"near it are {PRESSURE}"),
     (PRESSURE, "nsu=urn:x;s=P", "it has http"),
     (PRESSURE, CURRENT_NODE, "warning: rig.Pressure: it has the same node as rig.Current"),
-    (PRESSURE, "i=2255", "it is an array"),
+    (PRESSURE, "i=2255", "it is an array: write shape: ["),
+    ("unit: A", "shape: [3]\n        unit: A", "rig.Current: it is a single value on the server"),
     (PRESSURE, PRESSURE.removesuffix(".Pressure"), "it is an object, not a variable (`testbed"),
     (PRESSURE, "i=11492", "it is a method, not a variable"),
     ("unit: A", "unit: mA", "warning: rig.Current: its unit is A on the server and mA"),
@@ -172,6 +173,50 @@ async def test_what_does_not_agree_with_the_server_is_told(face: opcua.OpcUaFace
     for old, new, said in DISAGREEING:
         findings = [str(text) for text in await check(mapped(face.url, (old, new)))]
         assert any(said in text for text in findings), findings
+
+
+ARRAYS = """
+organisation: factory
+equipment: machine
+kind: simulated
+opcua: {{url: "{url}", security: none}}
+streams:
+  s:
+    trigger: timestamp
+    publishing_interval_s: 0.05
+    signals:
+      spectrum: {{node: "nsu={uri};s=spectrum", shape: [3]}}
+      last: {{node: "nsu={uri};s=spectrum", element: 2}}
+      scalar: {{node: "nsu={uri};s=spectrum"}}
+      array: {{node: "nsu={uri};s=speed", shape: [2]}}
+      short: {{node: "nsu={uri};s=spectrum", shape: [2]}}
+"""
+
+
+async def test_an_array_and_one_of_its_elements_are_read_from_one_node() -> None:
+    async with machine(["speed"]) as server:
+        index = await server.server.get_namespace_index(URI)
+        place = ua.NodeId("spectrum", index), ua.QualifiedName("spectrum", index)
+        objects = server.server.nodes.objects
+        server.nodes["spectrum"] = await objects.add_variable(*place, [0.5, 1.0, 1.5])
+        mapping = mapping_file.read(ARRAYS.format(url=server.url, uri=URI), "m")
+        errors = [str(text) for text in await check(mapping) if str(text).startswith("error")]
+        async with linked(mapping) as (_, sink):
+            await sink.until(lambda: len(sink.samples) == 3)
+            await server.write(second(1), spectrum=[2.0, 3.0, 4.0])
+            await sink.until(lambda: len(sink.samples) == 6)
+    assert errors == [
+        "error: s.scalar: it is an array: write shape: [LENGTH], or element: 0 for one value of it",
+        "error: s.array: it is a single value on the server: leave out shape",
+    ]
+    assert sink.values_of("spectrum") == [(0.5, 1.0, 1.5), (2.0, 3.0, 4.0)]
+    assert sink.values_of("last") == [1.5, 4.0]
+    assert {name for name, _, _, quality in sink.samples if quality} == {"short"}
+    assert {subject: text.split(": ", 1)[1] for subject, text in sink.alarms.items()} == {
+        "0/scalar": errors[0].removeprefix("error: s.scalar: "),
+        "0/array": errors[1].removeprefix("error: s.array: "),
+        "0/short": "its array has 3 elements, the mapping says 2",
+    }
 
 
 async def test_a_server_that_is_not_there_is_one_finding() -> None:

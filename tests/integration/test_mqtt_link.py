@@ -213,7 +213,8 @@ async def test_browse_writes_a_mapping_that_check_finds_right(tmp_path, monkeypa
     assert units["Wear"] == "um"
     assert all(0.05 <= stream.spec.period_s <= 0.5 for stream in streams)
     assert "# - press/1/raw: a binary payload of 3 bytes (00 01 ff …)" in text
-    assert "# - press/1/state#/list: an array of 1 values; write value: /list/0" in text
+    shapes = {signal.name: signal.shape for stream in streams for signal in stream.spec.signals}
+    assert (shapes["list"], shapes["Wear"]) == ((1,), ())
     assert "# mode: states as text, so far: RUN" in text
     assert "# level: a number as text" in text
     notes = [line for line in said if line.startswith("note: ")]

@@ -18,7 +18,7 @@ from asyncua.ua.uaerrors import UaError
 from broker.clock import HOUR_S, Backoff, Clock
 from broker.errors import BedError, Refused
 from gateway.links.counts import LinkCounts
-from gateway.links.opcua import certificate_alarms
+from gateway.links.opcua import certificate_alarms, shapes
 from gateway.links.opcua.delivery import NotificationDelivery
 from gateway.links.opcua.security import ClientCredentials
 from gateway.links.opcua.sequence import PublishLoop
@@ -160,7 +160,7 @@ class OpcUaLink:
             for signal, name in enumerate(stream.spec.names):
                 node = next(remaining)
                 self._sink.alarm(f"{index}/{name}", self._problem(stream, signal, node))
-                if node.node_id is None or node.problem:
+                if node.node_id is None or _unreadable(stream, signal, node):
                     continue
                 key = (node.node_id, stream.spec.trigger)
                 group = groups[stream.publishing_interval_s]
@@ -178,8 +178,10 @@ class OpcUaLink:
 
     def _problem(self, stream: StreamMapping, signal: int, node: ResolvedNode) -> str | None:
         name, dtype = stream.spec.names[signal], stream.spec.signals[signal].dtype
-        if node.problem:
-            return f"{name!r} of {stream.spec.address.stream} is not read: {node.problem}"
+        if reason := _unreadable(stream, signal, node):
+            return f"{name!r} of {stream.spec.address.stream} is not read: {reason}"
+        if reason := shapes.misfit(node, stream.spec.signals[signal], stream.items[signal]):
+            return f"{name!r} of {stream.spec.address.stream}: {reason}"
         if node.variant is not None and not fits(node.variant, dtype):
             return (
                 f"{name!r} of {stream.spec.address.stream} is {node.variant.name} on the"
@@ -234,6 +236,12 @@ class OpcUaLink:
                     )
         self._sink.alarm("queues", short)
         self._sink.alarm("sampling", slow)
+
+
+def _unreadable(stream: StreamMapping, signal: int, node: ResolvedNode) -> str:
+    """Why a signal cannot be read of its node; empty if it can."""
+    spec = stream.spec.signals[signal]
+    return node.problem or shapes.misread(node, spec, stream.items[signal])
 
 
 def _reasons(exc: Exception) -> str:

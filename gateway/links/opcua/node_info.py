@@ -41,7 +41,8 @@ class BrowsedNode:
     """A node below the Objects folder.
 
     text: the node id as a mapping writes it.  parents: browse names from Objects down.  variant:
-    built-in type of a variable, None if it has none.
+    built-in type of a variable, None if it has none.  length: of an array of one dimension, as the
+    server states it or as its value has it; 0 if neither says.
     """
 
     node: ua.NodeId
@@ -51,6 +52,7 @@ class BrowsedNode:
     is_variable: bool
     variant: ua.VariantType | None = None
     is_array: bool = False
+    length: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +101,15 @@ async def _browsed(
     client: Client, reference: Any, path: tuple[str, ...], uris: Sequence[str]
 ) -> BrowsedNode:
     is_variable = reference.NodeClass == ua.NodeClass.Variable
-    variant, is_array = None, False
+    variant, is_array, length = None, False, 0
     if is_variable:
         node = client.get_node(reference.NodeId)
         try:
             variant = await built_in(client, await node.read_data_type())
-            is_array = await node.read_value_rank() >= ua.ValueRank.OneOrMoreDimensions
+            rank = await node.read_value_rank()
+            is_array = rank >= ua.ValueRank.OneOrMoreDimensions
+            if is_array and rank <= ua.ValueRank.OneDimension:
+                length = await _length(node)
         except UaError:
             variant = None  # unknown: it is listed, and not put into a mapping
     return BrowsedNode(
@@ -115,7 +120,24 @@ async def _browsed(
         is_variable=is_variable,
         variant=variant,
         is_array=is_array,
+        length=length,
     )
+
+
+async def _length(node: Any) -> int:
+    """The length of an array: as the server states it, else that of its value; 0 for neither."""
+    try:
+        dimensions = await node.read_array_dimensions()
+        if isinstance(dimensions, list) and len(dimensions) == 1 and dimensions[0]:
+            return int(dimensions[0])
+    except UaError:
+        pass
+    try:
+        value = await node.read_value()
+    except UaError:
+        return 0
+    is_flat = isinstance(value, list) and not any(isinstance(each, list) for each in value)
+    return len(value) if is_flat else 0
 
 
 def node_text(node: ua.NodeId, uris: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ Nodes are resolved by namespace URI at every connect, because namespace indexes 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -36,11 +36,17 @@ Session = Client
 
 @dataclass(frozen=True, slots=True)
 class ResolvedNode:
-    """A node of the mapping on the server: id and type, or the problem why it cannot be read."""
+    """A node of the mapping on the server: id and type, or the problem why it cannot be read.
+
+    is_array: None where the server leaves it open.  length: of the array as the server says it, 0
+    where it says none.
+    """
 
     node_id: ua.NodeId | None
     variant: ua.VariantType | None
     problem: str = ""
+    is_array: bool | None = False
+    length: int = 0
 
 
 @asynccontextmanager
@@ -164,12 +170,40 @@ async def resolve(
         for (at, _), answer, shape in zip(chunk, answers, shapes, strict=True):
             types[at] = answer
             ranks[at] = shape.Value.Value if shape.Value else None
+    arrays = [(at, node) for at, node in known if _is_array(ranks[at])]
+    lengths = await _lengths(client, arrays, per_call)
     return [
         ResolvedNode(None, None, node)
         if isinstance(node, str)
-        else await _typed(client, node, types[at], ranks[at])
+        else replace(
+            await _typed(client, node, types[at], ranks[at]),
+            is_array=_is_array(ranks[at]),
+            length=lengths.get(at, 0),
+        )
         for at, node in enumerate(ids)
     ]
+
+
+def _is_array(rank: object) -> bool | None:
+    """Whether a value rank is that of an array; None if it may be one.  OPC UA Part 3, 5.6.2."""
+    if rank in {ua.ValueRank.ScalarOrOneDimension, ua.ValueRank.Any}:
+        return None
+    return isinstance(rank, int) and rank >= ua.ValueRank.OneOrMoreDimensions
+
+
+async def _lengths(
+    client: Client, arrays: Sequence[tuple[int, ua.NodeId]], per_call: int
+) -> dict[int, int]:
+    """The length that the server states of each array of one dimension, by its place."""
+    lengths: dict[int, int] = {}
+    for chunk in chunks(arrays, per_call):
+        nodes = [node for _, node in chunk]
+        answers = await client.uaclient.read_attributes(nodes, ua.AttributeIds.ArrayDimensions)
+        for (at, _), answer in zip(chunk, answers, strict=True):
+            dimensions = answer.Value.Value if answer.Value else None
+            if isinstance(dimensions, list) and len(dimensions) == 1:
+                lengths[at] = int(dimensions[0])
+    return lengths
 
 
 async def _node_id(client: Client, name: NodeName, uris: Sequence[str]) -> ua.NodeId | str:
@@ -212,8 +246,9 @@ async def _typed(
             None,
             NO_NODE if "Unknown" in name else f"the server says {name}",
         )
-    if isinstance(rank, int) and rank >= ua.ValueRank.OneOrMoreDimensions:
-        return ResolvedNode(node, None, "it is an array, and only single values are supported")
+    if isinstance(rank, int) and rank > ua.ValueRank.OneDimension:
+        problem = f"it is an array of {int(rank)} dimensions, and only one is supported"
+        return ResolvedNode(node, None, problem)
     variant = await built_in(client, answer.Value.Value if answer.Value else None)
     if variant not in DTYPES:
         named = (

@@ -10,6 +10,7 @@ from asyncua.ua.ua_binary import struct_from_binary
 
 from broker.clock import NS_PER_S
 from broker.streams import Trigger
+from gateway.links.opcua import shapes
 from gateway.links.opcua.demultiplex import Demultiplexer
 from gateway.links.opcua.full_queues import UNKNOWN, FullQueues
 from gateway.links.opcua.session import ResolvedNode, chunks
@@ -96,7 +97,7 @@ async def subscribe(
         items=dict(enumerate(items, start=1)),
         streams=sorted({stream for item in items for stream, _ in item.feeds}),
         demultiplexer=Demultiplexer(
-            [item.feeds for item in items], [stream.spec.dtypes for stream in streams]
+            [item.feeds for item in items], [shapes.readings(stream) for stream in streams]
         ),
         answered_at_s=asyncio.get_running_loop().time(),
     )

@@ -80,8 +80,9 @@ def test_a_value_has_the_dtype_of_all_that_was_seen(
         (b"\x00\x01\xff", "a binary payload of 3 bytes (00 01 ff …)"),
         (b"\x1f\x8b\x08", "a binary payload"),
         (b"", "an empty payload"),
-        (b"[1, 2]", "an array of 2 values; write value: /0"),
-        (b'{"a": [1, 2, 3]}', "an array of 3 values; write value: /a/0"),
+        (b'["a", "b"]', "an array of 2 values, which are no numbers"),
+        (b'{"a": [1, true, 3]}', "write value: /a/0 for the first of them"),
+        (b'{"a": []}', "an array of 0 values"),
         (b'{"a": null}', "it was null all the time"),
         (b'{"a": {}}', "an object without fields"),
         (b"{}", "an object without fields"),
@@ -94,6 +95,27 @@ def test_what_cannot_be_read_is_told_with_its_reason(payload: bytes, reason: str
     (sentence,) = result.left_out
     assert sentence.startswith("shop/x")
     assert reason in sentence
+
+
+@pytest.mark.parametrize(
+    ("payload", "fields"),
+    [
+        (b"[1, 2.5]", {"dtype": "float64", "shape": [2]}),
+        (b'{"a": [1, 2, 3]}', {"dtype": "float64", "shape": [3], "value": "/a"}),
+        (b'{"a": [true, false]}', {"dtype": "bool", "shape": [2], "value": "/a"}),
+    ],
+)
+def test_an_array_of_one_length_is_a_signal(payload: bytes, fields: dict[str, object]) -> None:
+    result = payload_kinds.of_topic("shop/x", [payload, payload])
+    (fields_read,) = result.signals.values()
+    assert fields_read == {"topic": "shop/x"} | fields
+    assert not result.left_out
+
+
+def test_arrays_of_several_lengths_are_left_to_a_person() -> None:
+    result = payload_kinds.of_topic("t", [b"[1, 2]", b"[1, 2, 3]"])
+    assert not result.signals
+    assert "an array of 2/3 values" in result.left_out[0]
 
 
 def test_a_value_whose_type_differs_is_left_to_a_person() -> None:
