@@ -42,7 +42,7 @@ from broker.json_values import (
     MOST_EXACT,
     PLAIN,
     Misfit,
-    Unfit,
+    UnfitJson,
     arrays_in,
     arrays_out,
     elements_in,
@@ -360,14 +360,14 @@ def frames_from_json(
     for raw in frames:
         try:
             fitting += _frame_in(raw, spec, misfits)
-        except Unfit as exc:
+        except UnfitJson as exc:
             misfits.append(Misfit(f"frame: {exc}", value=excerpt(raw)))
     return tuple(fitting), tuple(misfits)
 
 
 def _frame_in(raw: object, spec: StreamSpec, misfits: list[Misfit]) -> Sequence[Wide | Long]:
     if not isinstance(raw, dict):
-        raise Unfit(f"a JSON {type(raw).__name__}, not an object")
+        raise UnfitJson(f"a JSON {type(raw).__name__}, not an object")
     return _wide_in(raw, spec, misfits) if "values" in raw else _long_in(raw, spec, misfits)
 
 
@@ -375,7 +375,7 @@ def _wide_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) ->
     time_ns = _times_in(raw)
     columns, qualities = raw["values"], raw.get("quality", {})
     if not isinstance(columns, dict) or not isinstance(qualities, dict):
-        raise Unfit("values and quality are not objects")
+        raise UnfitJson("values and quality are not objects")
     if not qualities and (table := _table_in(columns, len(time_ns), spec)) is not None:
         return [Wide(time_ns, table)]
     dtypes = dict(zip(spec.names, spec.dtypes, strict=True))
@@ -385,11 +385,11 @@ def _wide_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) ->
     for name, column in columns.items():
         try:
             if name not in dtypes:
-                raise Unfit("the spec has no such signal")
+                raise UnfitJson("the spec has no such signal")
             values, quality, keep = _column_in(
                 column, qualities.get(name), time_ns, dtypes[name], name, misfits
             )
-        except Unfit as exc:
+        except UnfitJson as exc:
             misfits.append(Misfit(str(exc), signal=name[:80], value=excerpt(column)))
             continue
         if not keep.all():
@@ -426,13 +426,13 @@ def _long_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) ->
     time_ns = _times_in(raw)
     signal, column, qualities = raw.get("signal"), raw.get("value"), raw.get("quality")
     if not isinstance(signal, list) or not set(map(type, signal)) <= {int}:
-        raise Unfit("signal is not a list of indexes")
+        raise UnfitJson("signal is not a list of indexes")
     if not isinstance(column, list) or not len(signal) == len(column) == len(time_ns):
-        raise Unfit("dt, signal and value are not of one length")
+        raise UnfitJson("dt, signal and value are not of one length")
     if qualities is not None and (not isinstance(qualities, list) or len(qualities) != len(column)):
-        raise Unfit("quality and value are not of one length")
+        raise UnfitJson("quality and value are not of one length")
     if signal and not (min(signal) >= 0 and max(signal) < len(spec.signals)):
-        raise Unfit(f"signal counts beyond the {len(spec.signals)} of the spec")
+        raise UnfitJson(f"signal counts beyond the {len(spec.signals)} of the spec")
     dtypes = spec.dtypes
     index = np.array(signal, np.int32)
     values = np.empty(len(column), column_dtype(dtypes))
@@ -464,16 +464,16 @@ def _long_in(raw: Mapping[str, Any], spec: StreamSpec, misfits: list[Misfit]) ->
 def _times_in(raw: Mapping[str, Any]) -> Times:
     offsets = raw.get("dt")
     if not isinstance(offsets, list):
-        raise Unfit("dt is not a list of offsets in ns")
+        raise UnfitJson("dt is not a list of offsets in ns")
     try:
         start_ns = _instant(raw.get("t0"), "t0")
     except Corrupt as exc:
-        raise Unfit(exc.message) from exc
+        raise UnfitJson(exc.message) from exc
     if not set(map(type, offsets)) <= {int}:
         offsets = [integer_in(dt, "dt") for dt in offsets]
     least, most = (min(offsets), max(offsets)) if offsets else (0, 0)
     if not all(ns in INT64 for ns in (start_ns, least, most, start_ns + least, start_ns + most)):
-        raise Unfit(f"a time stamp {_BEYOND}")
+        raise UnfitJson(f"a time stamp {_BEYOND}")
     return np.array(offsets, np.int64) + start_ns
 
 
@@ -487,7 +487,7 @@ def _column_in(
 ) -> tuple[Column, Quality, np.ndarray[Any, np.dtype[np.bool_]]]:
     """Decode a signal's values and quality, and a mask of usable ones; the others are misfits."""
     if not isinstance(column, list) or len(column) != len(time_ns):
-        raise Unfit("dt and values are not of one length")
+        raise UnfitJson("dt and values are not of one length")
     if isinstance(dtype, ArrayOf):
         return arrays_in(column, qualities, time_ns, dtype, name, misfits)
     keep = np.ones(len(column), np.bool_)
@@ -500,7 +500,7 @@ def _column_in(
     for at, value in enumerate(column):
         try:
             values[at] = value_in(value, codes[at], dtype)
-        except Unfit as exc:
+        except UnfitJson as exc:
             keep[at] = False
             values[at] = NO_VALUE[dtype]
             misfits.append(Misfit(str(exc), name, int(time_ns[at]), excerpt(value)))

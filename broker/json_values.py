@@ -82,7 +82,7 @@ class Misfit:
     value: str = ""
 
 
-class Unfit(Exception):
+class UnfitJson(Exception):
     """A frame or a column as a whole does not fit."""
 
 
@@ -119,29 +119,29 @@ def arrays_in(
     for at, (value, code) in enumerate(zip(column, codes, strict=True)):
         try:
             values[at] = _elements_of(value, code, array)
-        except Unfit as exc:
+        except UnfitJson as exc:
             keep[at] = False
             misfits.append(Misfit(str(exc), name, int(time_ns[at]), excerpt(value)))
     return values, np.array([max(code, 0) for code in codes], np.uint8), keep
 
 
 def _elements_of(value: object, code: int, array: ArrayOf) -> object:
-    """The elements of one array, NO_VALUE for a bad one; raises Unfit."""
+    """The elements of one array, NO_VALUE for a bad one; raises UnfitJson."""
     if code < 0 or code == BAD or value is None:
         return value_in(value, code, array.dtype)
     if not isinstance(value, list):
-        raise Unfit(f"a JSON {type(value).__name__} is no array of {array.size}")
+        raise UnfitJson(f"a JSON {type(value).__name__} is no array of {array.size}")
     if len(value) != array.size:
-        raise Unfit(f"an array of {len(value)} elements, the spec says {array.size}")
+        raise UnfitJson(f"an array of {len(value)} elements, the spec says {array.size}")
     if set(map(type, value)) == {float} == PLAIN[array.dtype] and all(map(math.isfinite, value)):
         return value
     elements = []
     for at, element in enumerate(value):
         try:
             elements.append(value_in(element, GOOD, array.dtype))
-        except Unfit as exc:
+        except UnfitJson as exc:
             reason = "null is no element" if element is None else str(exc)
-            raise Unfit(f"element {at}: {reason}") from exc
+            raise UnfitJson(f"element {at}: {reason}") from exc
     return elements
 
 
@@ -165,39 +165,39 @@ def qualities_in(raw: object, count: int) -> list[int]:
     if raw is None:
         return [GOOD] * count
     if not isinstance(raw, list) or len(raw) != count:
-        raise Unfit("quality and values are not of one length")
+        raise UnfitJson("quality and values are not of one length")
     return [_CODE.get(word, -1) if isinstance(word, str) else -1 for word in raw]
 
 
 def value_in(value: Any, code: int, dtype: Dtype) -> object:
-    """Decode one value with its quality; raises Unfit."""
+    """Decode one value with its quality; raises UnfitJson."""
     if code < 0:
-        raise Unfit(f"its quality is none of {', '.join(QUALITIES)}")
+        raise UnfitJson(f"its quality is none of {', '.join(QUALITIES)}")
     if code == BAD:
         if value is not None:
-            raise Unfit("a bad sample carries no value: null is right")
+            raise UnfitJson("a bad sample carries no value: null is right")
         return NO_VALUE[dtype]
     if value is None:
-        raise Unfit("null without quality bad")
+        raise UnfitJson("null without quality bad")
     if dtype is Dtype.INT64:
         return integer_in(value, "it")
     if dtype is Dtype.FLOAT64 and type(value) in {float, int}:
         if not math.isfinite(value):  # 1e999 is JSON
-            raise Unfit("it is beyond the range of float64")
+            raise UnfitJson("it is beyond the range of float64")
         return value
     if (dtype is Dtype.BOOL and type(value) is bool) or (
         dtype is Dtype.STRING and type(value) is str
     ):
         return value
-    raise Unfit(f"a JSON {type(value).__name__} is no {dtype}")
+    raise UnfitJson(f"a JSON {type(value).__name__} is no {dtype}")
 
 
 def integer_in(value: object, what: str) -> int:
-    """Decode an int64, a number or a decimal string; raises Unfit, which names it as `what`."""
+    """Decode an int64, a number or a decimal string; raises UnfitJson, which names it as `what`."""
     if type(value) is str and _DECIMAL.fullmatch(value):
         value = int(value)
     if type(value) is not int or value not in INT64:
-        raise Unfit(f"{what} is no int64")
+        raise UnfitJson(f"{what} is no int64")
     return value
 
 

@@ -20,10 +20,10 @@ from broker.recordings import parquet
 from broker.recordings.bundle import OpenRecording
 from broker.recordings.manifest import RecordedStream
 from broker.streams import Signal
-from simulators.model import NO_SAMPLE, ObjectNode, SourceRow, Value
+from simulators.model import NO_SAMPLE, ObjectNode, SourceRow, SourceValue
 from simulators.replay import LABELLED
 
-_Sampled = tuple[int, int, tuple[Value, ...], tuple[int, ...]]
+_Sampled = tuple[int, int, tuple[SourceValue, ...], tuple[int, ...]]
 """Time on the common axis, place of the track, values and qualities of its signals."""
 
 
@@ -117,7 +117,7 @@ class RecordedSource:
     def _row(self, time_ns: int, samples: Sequence[_Sampled], labels: "_Labels") -> SourceRow:
         """The row of an instant; its labels are taken in first, whichever track has them."""
         by_place = {place: (values, quality) for _, place, values, quality in samples}
-        cells: list[Value] = []
+        cells: list[SourceValue] = []
         codes: list[int] = []
         for place, track in enumerate(self._tracks):
             if place not in by_place:
@@ -137,9 +137,9 @@ class _Labels:
     """The labels that hold at an instant: each from its time stamp until its next one."""
 
     def __init__(self) -> None:
-        self._values: dict[tuple[int, int], Value] = {}
+        self._values: dict[tuple[int, int], SourceValue] = {}
 
-    def take(self, place: int, at: int, value: Value) -> None:
+    def take(self, place: int, at: int, value: SourceValue) -> None:
         """Take in a new value of a label."""
         self._values[place, at] = value
 

@@ -7,7 +7,7 @@ from gateway.mapping.model import Item, StreamMapping
 
 
 def readings(stream: StreamMapping) -> tuple[Reading, ...]:
-    """What each signal of a stream reads of its node's value."""
+    """The part of its node's value that each signal of a stream reads."""
     if all(item.element is None for item in stream.items):
         return stream.spec.dtypes
     pairs = zip(stream.spec.signals, stream.items, strict=True)

@@ -107,8 +107,8 @@ def test_what_cannot_be_read_is_told_with_its_reason(payload: bytes, reason: str
 )
 def test_an_array_of_one_length_is_a_signal(payload: bytes, fields: dict[str, object]) -> None:
     result = payload_kinds.of_topic("shop/x", [payload, payload])
-    (found,) = result.signals.values()
-    assert found == {"topic": "shop/x"} | fields
+    (fields_read,) = result.signals.values()
+    assert fields_read == {"topic": "shop/x"} | fields
     assert not result.left_out
 
 

@@ -95,16 +95,16 @@ def test_items_feed_arrays_and_single_elements_of_them():
     readings = (Dtype.FLOAT64, THREE, ElementOf(Dtype.FLOAT64, 2))
     demultiplexer = Demultiplexer([[(0, 0)], [(0, 1), (0, 2)]], (readings,))
     demultiplexer.items.fresh[:] = False
-    found = demultiplexer.demultiplex(
+    result = demultiplexer.demultiplex(
         changes((1, 4.5), (2, [1.0, 2.0, 3.0]), (2, [1.0, 2.0]), (2, None)), 99
     )
-    [part] = found.parts
+    [part] = result.parts
     rows = list(zip(part.samples.signal, part.samples.values, part.samples.quality, strict=True))
     assert rows[:3] == [(0, 4.5, GOOD), (1, (1.0, 2.0, 3.0), GOOD), (2, 3.0, GOOD)]
     assert [(signal, code) for signal, _, code in rows[3:]] == [(1, BAD), (2, BAD)] * 2
     assert all(len(value) == 3 for signal, value, _ in rows if signal == 1)
-    assert found.unfit == 2
-    assert {reason for *_, reason in found.reasons} == {
+    assert result.unfit == 2
+    assert {reason for *_, reason in result.reasons} == {
         "its array has 2 elements, the mapping says 3",
         "its array of 2 has no element 2",
     }
@@ -207,9 +207,9 @@ def test_a_mapping_says_what_each_signal_reads():
 def test_a_node_of_another_shape_is_not_read(is_array, length, shape, element, sentence):
     node = ResolvedNode(ua.NodeId(1), ua.VariantType.Double, "", is_array, length)
     signal = Signal("w", shape=shape)
-    found = shapes.misread(node, signal, Item(MqttSource(topic="t"), 0.0, element))
-    assert sentence in found
-    assert bool(sentence) == bool(found)
+    problem = shapes.misread(node, signal, Item(MqttSource(topic="t"), 0.0, element))
+    assert sentence in problem
+    assert bool(sentence) == bool(problem)
 
 
 def test_a_length_that_the_server_states_otherwise_is_told():
