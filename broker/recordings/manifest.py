@@ -13,8 +13,8 @@ from broker.namespace import StreamAddress
 from broker.recordings import layout
 from broker.streams import StreamSpec
 
-FORMAT = "testbed-recording"
-VERSION = 1
+FORMAT: Literal["testbed-recording"] = "testbed-recording"
+VERSION: Literal[1] = 1
 
 Instant = Annotated[str, Field(description="RFC 3339 in UTC, with nanoseconds")]
 

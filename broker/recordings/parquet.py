@@ -221,14 +221,15 @@ def read_series(folder: Path, stream: RecordedStream) -> dict[str, Series]:
     spec, path = stream.stream_spec(), folder / stream.file
     with reading(path) as sql:
         query = f"SELECT {', '.join(_cells(stream))} FROM {_READ}"  # noqa: S608 - quoted
-        arrays = list(sql.execute(query, [str(path)]).fetchnumpy().values())
+        arrays: list[Any] = list(sql.execute(query, [str(path)]).fetchnumpy().values())
     times = np.asarray(arrays[0], np.int64)
     series: dict[str, Series] = {}
     for at, recorded in enumerate(stream.signals):
         quality = np.asarray(arrays[2 + 2 * at], np.uint8)
         has_sample = quality != NO_SAMPLE
         dtype = spec.signal(recorded.name).dtype
-        column = np.ma.filled(arrays[1 + 2 * at], NO_VALUE[dtype])
+        no_value: Any = NO_VALUE[dtype]
+        column = np.ma.filled(arrays[1 + 2 * at], no_value)
         values = column.astype(NUMPY[dtype])[has_sample]
         if dtype is Dtype.STRING:
             values[quality[has_sample] == BAD] = NO_VALUE[dtype]

@@ -51,7 +51,7 @@ def streams(draw):
     return StreamSpec(RIG, signals), samples, draw(st.lists(gap, max_size=3))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(streams(), st.sampled_from(["", "70/15/15"]))
 def test_a_recording_gives_back_samples_and_gaps(stream, split):
     spec, samples, gaps = stream
