@@ -233,10 +233,10 @@ class FaultDraw(ScenarioPart):
 
     def fault(self, kind: str, from_ns: int, to_ns: int) -> ModelFault | SignalFault | LinkFault:
         """The fault that a draw has come to, as if the file had it."""
-        span = {"from": from_ns, "to": to_ns, "on": self.on}
+        span: dict[str, Any] = {"from": from_ns, "to": to_ns, "on": self.on}
         if "/" in self.on:
             useful = KNOWN[kind] & DRAWN
-            options = {name: getattr(self, name) for name in useful}
+            options: dict[str, Any] = {name: getattr(self, name) for name in useful}
             return SignalFault.model_construct(fault=SensorFaultKind(kind), **options, **span)
         if kind in set(LinkFaultKind):
             return LinkFault.model_construct(fault=LinkFaultKind(kind), **span)
