@@ -172,8 +172,8 @@ class _Spindle:
         end_c = self._end_c(cutting_w, friction_w)
         self._bearing_c = approach(self._bearing_c, end_c, constants_passed)
         self._shake(cutting_w, levels, gauss[4:])
-        shown = np.minimum(np.round(self.spectrum, 4), 100.0)
-        return *self._sensed(cutting_w + friction_w, gauss), tuple(shown.tolist())
+        measured = np.minimum(np.round(self.spectrum, 4), 100.0)
+        return *self._sensed(cutting_w + friction_w, gauss), tuple(measured.tolist())
 
     def _powers_w(self, feed: float, levels: Mapping[str, float]) -> tuple[float, float]:
         """Power of the cut and of the friction.  feed: mm/min."""
