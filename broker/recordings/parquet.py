@@ -31,6 +31,7 @@ MOST_CELLS = 4_000_000
 """Cells that are written at once: signals that share no time stamps make rows that are nearly
 empty."""
 ROWS_AT_ONCE = 10_000
+LATEST_NS = 2**63 - 2
 SQL_TYPES: Mapping[Dtype, str] = {
     Dtype.FLOAT64: "DOUBLE",
     Dtype.INT64: "BIGINT",
@@ -96,6 +97,11 @@ class StreamTable:
             raise Invalid(
                 f"samples of {self.spec.address}/{name} are not in the order of time",
                 hint="each later than the one before, and no two at one time",
+            )
+        if series.time_ns[-1] > LATEST_NS:
+            raise Invalid(
+                f"a sample of {self.spec.address}/{name} has the last time that there is",
+                hint="DuckDB takes it for infinity: leave it out",
             )
 
     def _insert(self, times: npt.NDArray[np.int64], series: Mapping[str, Series]) -> None:

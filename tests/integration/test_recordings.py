@@ -69,6 +69,8 @@ def test_pieces_make_the_same_table_as_a_whole(tmp_path, monkeypatch):
             )
         with pytest.raises(Invalid, match="order of time"):
             table.append({"time": SAMPLES["time"]})
+        with pytest.raises(Invalid, match="infinity"):
+            table.append({"time": recorded.series(np.bool_, (2**63 - 1 - T0, True, GOOD))})
     pieces = bundle.open_recording(tmp_path / "pieces")
     samples = parquet.read_series(pieces.path, pieces.manifest.streams[0])
     assert all(same_series(samples[name], each) for name, each in SAMPLES.items())
