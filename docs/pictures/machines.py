@@ -65,7 +65,9 @@ def drawn(trace: Trace, top: int) -> list[str]:
     values = [row.values[at] for row in model.advance(POINTS, {})]
     middle, plot = LEFT + (WIDTH - LEFT) // 2, ROW - 16
     seconds = f"{end_s:g} s"
-    label = f"{trace.signal}{'' if unit == '1' else f', {unit}'}: {min(values):.3g} … {max(values):.3g}"
+    label = (
+        f"{trace.signal}{'' if unit == '1' else f', {unit}'}: {min(values):.3g} … {max(values):.3g}"
+    )
     return [
         f'<rect class="fault" x="{middle}" y="{top}" width="{WIDTH - middle}" height="{plot}"/>',
         f'<polyline class="line" points="{points(values, top, plot)}"/>',

@@ -1,5 +1,6 @@
 """`testbed run` and `testbed scenario`: tests of prototypes on machines, with a verdict."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,14 @@ Seed = Annotated[
 Fast = Annotated[
     bool,
     typer.Option("--fast", help="virtual time: an hour in seconds, and the same every time"),
+]
+Speed = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        max=1_000,
+        help="at wall time: seconds of the scenario in a second (default: 1)",
+    ),
 ]
 Check = Annotated[
     bool, typer.Option("--check", help="say all that is wrong with the file, and run nothing")
@@ -69,6 +78,7 @@ def add_to(app: typer.Typer) -> None:
 def run(
     file: ScenarioPath,
     fast: Fast = False,
+    speed: Speed = None,
     seed: Seed = None,
     check: Check = False,
     junit: Junit = None,
@@ -78,25 +88,28 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a scenario: machines, faults and your prototypes, judged by what you expect."""
+    from broker.errors import Invalid
     from testbed.scenario import loading, whole_file
 
-    loaded = terminal_run.call(lambda: loading.load(file))
+    loaded = terminal_run.call(partial(loading.load, file))
     if check:
         out.print(f"{file} is right: {loading.summary(loaded.scenario)}")
         return
     for path, option in ((junit, "--junit"), (report, "--report")):
         if path is not None:
-            terminal_run.call(
-                lambda path=path, option=option: whole_file.check(path, option=option)
-            )
-    terminal_run.call(lambda: loading.check_virtual(loaded, is_virtual=fast))
+            terminal_run.call(partial(whole_file.check, path, option=option))
+    if fast and speed is not None:
+        terminal_run.fail(Invalid("--fast and --speed exclude one another", hint="leave one out"))
+    terminal_run.call(partial(loading.check_mode, loaded, is_virtual=fast))
     announce("starting")
     from testbed.scenario import terminal
 
     wanted = terminal.Wanted(
         junit=junit, report=report, folder=folder, keeps=keep or folder is not None, as_json=json
     )
-    raise typer.Exit(terminal_run.run(terminal.run(loaded, wanted, WallClock(), seed=seed)))
+    pace = None if fast else speed or 1.0
+    running = terminal.run(loaded, wanted, WallClock(), seed=seed, speed=pace)
+    raise typer.Exit(terminal_run.run(running))
 
 
 def init(

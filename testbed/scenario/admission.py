@@ -37,8 +37,14 @@ def scopes(plan: RunPlan) -> Mapping[str, Scope]:
     return {COORDINATOR: (everything, sources | {plan.clock_stream}), **of_prototypes}
 
 
-async def admit(plan: RunPlan, api: str, broker: str, administrator: str) -> RunAccess:
-    """Create the organisation and the credentials of a run."""
+async def admit(
+    plan: RunPlan,
+    api: str,
+    broker: str,
+    administrator: str,
+    gateways: Mapping[str, Scope] | None = None,
+) -> RunAccess:
+    """Create the organisation and the credentials of a run; gateways: further ones by principal."""
     async with api_client.connect(api, administrator) as server:
         owner = await server.create_organisation(plan.organisation, owner=OWNER, kind="partner")
     credentials: dict[str, str] = {}
@@ -50,7 +56,7 @@ async def admit(plan: RunPlan, api: str, broker: str, administrator: str) -> Run
             created = await local.send("POST", "/credentials", NewPrincipalResponse, body)
             credentials[principal] = created.credential
 
-        for name, scope in scopes(plan).items():
+        for name, scope in {**scopes(plan), **(gateways or {})}.items():
             tasks.create_task(create(name, scope), name=f"credential of {name}")
     return RunAccess(
         api=api,

@@ -18,6 +18,9 @@ from testbed_scenarios.observations import TruthInterval
 from testbed_scenarios.timeline import PlannedEntry
 from testbed_scenarios.timeline_model import InputStep, LinkFault, ModelFault, SignalFault
 
+LINK = "(link)"
+"""Stands in the place of a signal for faults of the link, which are none of the machine."""
+
 
 def make(plan: RunPlan) -> list[SimulatedEquipment]:
     """Make all equipment of a run; reads the files that it plays.  Raises Invalid."""
@@ -38,7 +41,7 @@ def _made_equipment(
     return SimulatedEquipment(
         name=name,
         source=source,
-        sensors=FaultySensors.of(timeline, name, start_ns=start_ns, seed=plan.seed),
+        sensors=_sensors(plan, name, source, timeline),
         link=EquipmentLink(start_ns, faults),
         feeds={key: value for key, value in inputs.items() if isinstance(value, str)},
         held={key: float(value) for key, value in inputs.items() if not isinstance(value, str)},
@@ -46,6 +49,14 @@ def _made_equipment(
         truth=_truth(plan, name, source, timeline),
         usual_period_ns=period_ns,
     )
+
+
+def _sensors(
+    plan: RunPlan, name: str, source: EquipmentSource, timeline: Sequence[PlannedEntry]
+) -> FaultySensors:
+    units = {signal.name: signal.unit for signal in source.signals}
+    start_ns, seed = plan.scenario.start_ns, plan.seed
+    return FaultySensors.of(timeline, name, units, start_ns=start_ns, seed=seed)
 
 
 def _source(
@@ -70,7 +81,7 @@ def _model(
     faults = [Fault(e.fault, e.from_ns / NS_PER_S, e.to_ns / NS_PER_S, e.severity) for e in own]
     truth = tuple(TruthInterval(e.fault, start_ns + e.from_ns, start_ns + e.to_ns) for e in own)
     model = catalogue.model(part.model).make(
-        seed=_seed_of(plan, name),
+        seed=seed_of(plan, name),
         period_s=None if part.period_ns is None else part.period_ns / NS_PER_S,
         parameters={key: amount.number for key, amount in part.parameters.items()},
         faults=faults,
@@ -78,9 +89,14 @@ def _model(
     return ModelSource(model, start_ns, truth)
 
 
-def _seed_of(plan: RunPlan, name: str) -> int:
+def seed_of(plan: RunPlan, name: str) -> int:
     """The seed of an equipment's noise: two of one model differ, in whatever order they stand."""
     return int.from_bytes(hashlib.sha256(f"{plan.seed}/{name}".encode()).digest()[:6], "big")
+
+
+def period_ns(part: ModelEquipment) -> int:
+    """The time between two rows of a model, its own where the file does not say it."""
+    return part.period_ns or round(catalogue.model(part.model).period_s * NS_PER_S)
 
 
 def _csv(plan: RunPlan, part: CsvEquipment) -> ReplaySource:
@@ -111,15 +127,15 @@ def _steps(
 def _truth(
     plan: RunPlan, equipment: str, source: EquipmentSource, timeline: Sequence[PlannedEntry]
 ) -> tuple[TruthInterval, ...] | None:
-    """The faults of an equipment, of its sensors too; None if nobody knows of any."""
+    """The faults of an equipment, of its sensors and its link too; None if nobody knows of any."""
     start_ns = plan.scenario.start_ns
-    of_sensors = []
+    others = []
     for entry in timeline:
-        if isinstance(entry, SignalFault):
+        if isinstance(entry, SignalFault | LinkFault):
             owner, _, signal = entry.on.partition("/")
             if owner == equipment:
                 span = (start_ns + entry.from_ns, start_ns + entry.to_ns)
-                of_sensors.append(TruthInterval(entry.fault, *span, signal))
-    if source.truth is None and not of_sensors:
+                others.append(TruthInterval(entry.fault, *span, signal or LINK))
+    if source.truth is None and not others:
         return None
-    return (*(source.truth or ()), *of_sensors)
+    return (*(source.truth or ()), *others)

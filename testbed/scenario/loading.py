@@ -15,9 +15,15 @@ from testbed_scenarios import check, matrix, quantities
 from testbed_scenarios import file as scenario_file
 from testbed_scenarios.catalogue import Catalogue, EquipmentFacts, ParameterFacts
 from testbed_scenarios.file import ScenarioFile
-from testbed_scenarios.findings import Finding
-from testbed_scenarios.model import CsvEquipment, FmuEquipment, RecordingEquipment, Scenario
-from testbed_scenarios.timeline_model import ServerRestart
+from testbed_scenarios.findings import ScenarioFinding
+from testbed_scenarios.model import (
+    CsvEquipment,
+    FmuEquipment,
+    ModelEquipment,
+    RecordingEquipment,
+    Scenario,
+)
+from testbed_scenarios.timeline_model import FaultDraw, ModelFault, ServerRestart
 
 MOST_BYTES = 4 * 1024**2
 """Size of a scenario file that is read."""
@@ -46,7 +52,7 @@ class LoadedScenario:
 
     def refused(self, *path: str, sentence: str) -> Invalid:
         """An error at a field of the file."""
-        return self.file.refused([Finding(path, sentence)])
+        return self.file.refused([ScenarioFinding(path, sentence)])
 
 
 def load(path: Path) -> LoadedScenario:
@@ -66,23 +72,35 @@ def load(path: Path) -> LoadedScenario:
     return loaded
 
 
-def check_virtual(loaded: LoadedScenario, *, is_virtual: bool) -> None:
-    """Raise Invalid for whatever a run in virtual time cannot do; is_virtual: it was asked for."""
-    if not is_virtual:
-        raise Invalid(
-            "runs at wall time, through a real gateway, are not there yet",
-            hint="add --fast, for virtual time",
-        )
-    findings = [
-        Finding(
-            ("timeline", str(index)),
-            "a restart of the server takes real time: leave --fast out, or this entry",
-        )
-        for index, entry in enumerate(loaded.scenario.timeline)
-        if isinstance(entry, ServerRestart)
-    ]
+def check_mode(loaded: LoadedScenario, *, is_virtual: bool) -> None:
+    """Raise Invalid for whatever a run in virtual time, or one at wall time, cannot do."""
+    findings = list(_only_at_wall_time(loaded) if is_virtual else _only_virtual(loaded))
     if findings:
         raise loaded.file.refused(findings)
+
+
+def _only_at_wall_time(loaded: LoadedScenario) -> Iterator[ScenarioFinding]:
+    for index, entry in enumerate(loaded.scenario.timeline):
+        if isinstance(entry, ServerRestart):
+            sentence = "a restart of the server takes real time, and this version has none"
+            yield ScenarioFinding(("timeline", str(index)), sentence)
+
+
+def _only_virtual(loaded: LoadedScenario) -> Iterator[ScenarioFinding]:
+    for name, part in loaded.scenario.equipment.items():
+        path = ("equipment", name)
+        inputs = part.inputs if isinstance(part, ModelEquipment | FmuEquipment) else {}
+        for key, value in inputs.items():
+            if isinstance(value, str):
+                sentence = "an input that a signal feeds needs virtual time: add --fast"
+                yield ScenarioFinding((*path, "inputs", key), sentence)
+        if isinstance(part, CsvEquipment) and part.model_fields_set != {"csv"}:
+            yield ScenarioFinding(path, "a recording is played as a whole at wall time: add --fast")
+    for index, entry in enumerate(loaded.scenario.timeline):
+        is_drawn_model = isinstance(entry, FaultDraw) and "/" not in entry.on
+        if not isinstance(entry, ModelFault) and not is_drawn_model:
+            sentence = "at wall time a machine has faults of its model alone: add --fast"
+            yield ScenarioFinding(("timeline", str(index)), sentence)
 
 
 def _text(path: Path) -> str:
@@ -101,12 +119,14 @@ def _text(path: Path) -> str:
         raise Invalid(f"{path} cannot be read: {exc.strerror}") from exc
 
 
-def _reserved_names(scenario: Scenario) -> Iterator[Finding]:
+def _reserved_names(scenario: Scenario) -> Iterator[ScenarioFinding]:
     """Findings about names that the run itself needs."""
     for part in ("equipment", "prototypes"):
         if COORDINATOR in getattr(scenario, part):
             path = (part, COORDINATOR)
-            yield Finding(path, "the run's own clock has this name; write another", is_name=True)
+            yield ScenarioFinding(
+                path, "the run's own clock has this name; write another", is_name=True
+            )
 
 
 def catalogue_of(scenario: Scenario, base: Path) -> Catalogue:

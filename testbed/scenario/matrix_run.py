@@ -14,7 +14,7 @@ from broker.clock import Clock
 from broker.errors import BedError
 from broker.process import tasks
 from testbed.scenario import result as run_result
-from testbed.scenario import run
+from testbed.scenario import run, wall_run
 from testbed.scenario.loading import LoadedScenario
 from testbed.scenario.plan import RunPlan
 from testbed.scenario.result import RunResult
@@ -30,11 +30,13 @@ class RunOptions:
     """Choices of the caller.
 
     seed: for all runs, None for those of the file.  folder: for data and logs, one inside it for
-    each run of several.  at_once: runs side by side.
+    each run of several.  speed: of a run at wall time, seconds of the scenario in a second; None
+    for virtual time.  at_once: runs side by side.
     """
 
     seed: int | None = None
     folder: Path
+    speed: float | None = None
     at_once: int = field(default_factory=lambda: max(1, os.cpu_count() or 1))
 
 
@@ -84,7 +86,7 @@ async def run_all(
 
     async def run_variant(number: int, plan: RunPlan) -> None:
         async with room:
-            end = await _run(plan, clock, progress.runs[plan.label])
+            end = await _run(plan, clock, progress.runs[plan.label], options.speed)
             results[number] = await asyncio.to_thread(run_result.judged, end, scenario_hash)
 
     progress.runs = {plan.label: RunProgress() for plan in chosen}
@@ -99,9 +101,11 @@ async def run_all(
     return [results[number] for number in sorted(results)]
 
 
-async def _run(plan: RunPlan, clock: Clock, progress: RunProgress) -> RunEnd:
+async def _run(plan: RunPlan, clock: Clock, progress: RunProgress, speed: float | None) -> RunEnd:
     plan.folder.mkdir(parents=True, exist_ok=True)
     try:
+        if speed is not None:
+            return await wall_run.run(plan, clock, progress, speed)
         return await run.run(plan, clock, progress)
     finally:
         progress.is_over = True

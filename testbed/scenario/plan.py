@@ -8,10 +8,11 @@ from pathlib import Path
 from broker import run_clock
 from broker.namespace import RUN_PREFIX, EquipmentAddress, StreamAddress
 from testbed_scenarios import timeline
+from testbed_scenarios.expectation_check import INPUT_STEP
 from testbed_scenarios.model import Prototype, Scenario
 from testbed_scenarios.observations import RunEvent
 from testbed_scenarios.timeline import PlannedEntry
-from testbed_scenarios.timeline_model import SERVER_RESTART, InputStep, LinkFault, ServerRestart
+from testbed_scenarios.timeline_model import SERVER_RESTART, InputStep, ServerRestart
 
 ORGANISATION = "local"
 """The organisation of a run that starts a server of its own."""
@@ -66,20 +67,16 @@ class RunPlan:
         return run_clock.clock_stream(self.organisation)
 
     def events(self) -> tuple[RunEvent, ...]:
-        """The events that expectations may be about: faults of links, and steps of inputs."""
+        """The events that expectations may be about: steps of inputs, of one or of an equipment."""
         start_ns = self.scenario.start_ns
         events = []
         for entry in self.timeline():
-            match entry:
-                case LinkFault(fault=kind, on=equipment):
-                    events.append(RunEvent(kind, start_ns + entry.from_ns, equipment))
-                case InputStep(set=name):
-                    equipment = name.partition("/")[0]
-                    events.append(RunEvent("set", start_ns + entry.at_ns, equipment))
-                case ServerRestart():
-                    events.append(RunEvent(SERVER_RESTART, start_ns + entry.at_ns))
-                case _:
-                    pass
+            if isinstance(entry, InputStep):
+                at_ns = start_ns + entry.at_ns
+                targets = (entry.set, entry.set.partition("/")[0])
+                events += [RunEvent(INPUT_STEP, at_ns, target) for target in targets]
+            elif isinstance(entry, ServerRestart):
+                events.append(RunEvent(SERVER_RESTART, start_ns + entry.at_ns))
         return tuple(events)
 
     def timeline(self) -> tuple[PlannedEntry, ...]:

@@ -5,14 +5,17 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.clock import Clock
 from broker.errors import BedError
 from broker.settings import child_environment
 from testbed.processes import program
+from testbed.processes.program import PrototypeProcess
 from testbed.scenario.plan import RunPlan
-from testbed_scenarios.findings import Finding
+from testbed_scenarios.findings import ScenarioFinding
 from testbed_scenarios.model import CommandPrototype, FunctionPrototype, Prototype, PythonPrototype
 
 FUNCTION = "testbed.scenario.function_program"
@@ -36,7 +39,7 @@ class RunAccess:
     marker: str
 
 
-def findings(base: Path, prototypes: Mapping[str, Prototype]) -> Iterator[Finding]:
+def findings(base: Path, prototypes: Mapping[str, Prototype]) -> Iterator[ScenarioFinding]:
     """Everything wrong with the programs that can be known without starting them.
 
     base: folder of the scenario file.
@@ -48,10 +51,10 @@ def findings(base: Path, prototypes: Mapping[str, Prototype]) -> Iterator[Findin
                 try:
                     _checked_command(base, command)
                 except BedError as exc:
-                    yield Finding((*path, "command"), str(exc))
+                    yield ScenarioFinding((*path, "command"), str(exc))
             case PythonPrototype(python=file):
                 if not (base / file).is_file():
-                    yield Finding((*path, "python"), f"there is no file {base / file}")
+                    yield ScenarioFinding((*path, "python"), f"there is no file {base / file}")
             case _:
                 pass
 
@@ -65,6 +68,26 @@ def command(plan: RunPlan, prototype: Prototype) -> tuple[str, ...]:
             return (sys.executable, str(plan.base / file))
         case FunctionPrototype(function=name):
             return (sys.executable, "-m", FUNCTION, name)
+
+
+def start(
+    plan: RunPlan,
+    access: RunAccess,
+    name: str,
+    prototype: Prototype,
+    *,
+    clock: Clock,
+    is_virtual: bool,
+) -> AbstractAsyncContextManager[PrototypeProcess]:
+    """Start the program of a prototype, and end it with its children on leaving."""
+    return program.start_prototype(
+        command(plan, prototype),
+        log=plan.folder / f"{name}.log",
+        environment=environment(plan, access, name, prototype, is_virtual=is_virtual),
+        clock=clock,
+        show=lambda _: None,
+        folder=plan.base,
+    )
 
 
 def _checked_command(base: Path, line: str) -> tuple[str, ...]:

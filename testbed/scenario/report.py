@@ -203,7 +203,8 @@ def _drawn(observed: Observations, panels: Sequence[Panel], window: Span | None)
 
 def _within(series: Series, from_ns: int, to_ns: int) -> Series:
     first, last = np.searchsorted(series.time_ns, (from_ns, to_ns))
-    return Series(*(column[first:last] for column in series))
+    part = slice(first, last)
+    return Series(series.time_ns[part], series.values[part], series.quality[part])
 
 
 def _shown(value: object) -> str:

@@ -21,13 +21,21 @@ log = structlog.get_logger()
 class RunRecord:
     """The batches of all streams of a run, by the names that its file has for them."""
 
-    def __init__(self, plan: RunPlan, api: api_client.Api) -> None:
-        """api: with a credential that reads the specs of all outputs."""
+    def __init__(
+        self,
+        plan: RunPlan,
+        api: api_client.Api,
+        names: Mapping[StreamAddress, str] | None = None,
+    ) -> None:
+        """api: with a credential that reads the specs of what is observed.  names: of observed
+        streams that are no outputs of prototypes.
+        """
         self.problems: list[str] = []
         """Sentences about outputs that could not be read."""
         self._plan = plan
         self._api = api
         self._names = {address: name for name, address in plan.outputs().items()}
+        self._names |= names or {}
         self._specs: dict[tuple[StreamAddress, int], StreamSpec] = {}
         self._newest_spec: dict[str, StreamSpec] = {}
         self._batches: dict[str, list[Batch]] = {}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from broker import units as units_of_ucum
 from broker.batch import BAD, UNCERTAIN, Column, Quality, Series, Times
 from broker.units import UnitConversion
 from testbed.scenario.source_rows import LOST, SourceColumns
@@ -17,10 +18,9 @@ from testbed_scenarios.timeline_model import (
     LinkFault,
     LinkFaultKind,
     SignalFault,
-    SignalFaultKind,
 )
 
-USUAL_SHARE = {SignalFaultKind.SPIKE: 0.05}
+USUAL_SHARE = {SensorFaultKind.SPIKE: 0.05}
 """Share of the samples that a fault meets where the file does not say it; else all of them."""
 
 
@@ -33,15 +33,22 @@ class FaultySensors:
 
     @classmethod
     def of(
-        cls, timeline: Sequence[PlannedEntry], equipment: str, *, start_ns: int, seed: int
+        cls,
+        timeline: Sequence[PlannedEntry],
+        equipment: str,
+        units: Mapping[str, str],
+        *,
+        start_ns: int,
+        seed: int,
     ) -> "FaultySensors":
-        """The faults of a timeline that are on signals of an equipment."""
+        """The faults of a timeline that are on signals of an equipment; units: of the signals."""
         faults: dict[str, list[FaultySensor]] = {}
         for index, entry in enumerate(timeline):
             if isinstance(entry, SignalFault):
                 owner, _, signal = entry.on.partition("/")
                 if owner == equipment:
-                    sensor = FaultySensor(_sensor_fault(entry, start_ns), seed, index)
+                    fault = _sensor_fault(entry, start_ns, units[signal])
+                    sensor = FaultySensor(fault, seed, index)
                     faults.setdefault(signal, []).append(sensor)
         return cls(faults)
 
@@ -69,16 +76,23 @@ def _over(time_ns: Times, series: Series) -> tuple[Column, Quality]:
     return values, quality
 
 
-def _sensor_fault(entry: SignalFault, start_ns: int) -> SensorFault:
+def _sensor_fault(entry: SignalFault, start_ns: int, unit: str) -> SensorFault:
     share = USUAL_SHARE.get(entry.fault, 1.0) if entry.share is None else entry.share
     return SensorFault(
-        kind=SensorFaultKind(entry.fault.value),
+        kind=entry.fault,
         span=TimeSpan(start_ns + entry.from_ns, start_ns + entry.to_ns),
         by=0.0 if entry.by is None else entry.by.number,
         share=share,
-        conversion=UnitConversion(1.0 if entry.factor is None else entry.factor),
+        conversion=_conversion(entry, unit),
         quality=BAD if entry.quality is FaultQuality.BAD else UNCERTAIN,
     )
+
+
+def _conversion(entry: SignalFault, unit: str) -> UnitConversion:
+    """The conversion of a wrong-unit, none of other faults."""
+    if entry.unit is not None:
+        return units_of_ucum.conversion(unit, entry.unit)
+    return UnitConversion(1.0 if entry.factor is None else entry.factor)
 
 
 @dataclass(slots=True)

@@ -42,12 +42,20 @@ class Wanted:
 
 
 async def run(
-    loaded: LoadedScenario, wanted: Wanted, clock: Clock, *, seed: int | None = None
+    loaded: LoadedScenario,
+    wanted: Wanted,
+    clock: Clock,
+    *,
+    seed: int | None = None,
+    speed: float | None = None,
 ) -> Exit:
-    """Run all variants of a scenario, print their verdicts and write the files that are wanted."""
+    """Run all variants of a scenario, print their verdicts and write the files that are wanted.
+
+    speed: as in `RunOptions`.
+    """
     screen = Screen(stderr=True)
     async with matrix_run.run_folder(wanted.folder, keeps=wanted.keeps) as folder:
-        options = RunOptions(seed=seed, folder=folder)
+        options = RunOptions(seed=seed, folder=folder, speed=speed)
         progress = MatrixProgress()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_display(progress, screen, clock), name="progress")

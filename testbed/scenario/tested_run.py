@@ -98,7 +98,7 @@ def run(path: Path, *, seed: int | None, folder: Path) -> TestedRun:
     Raises Invalid for a scenario with several runs: choose one with `seed`.
     """
     loaded = loading.load(path)
-    loading.check_virtual(loaded, is_virtual=True)
+    loading.check_mode(loaded, is_virtual=True)
     options = RunOptions(seed=seed, folder=folder)
     chosen = matrix_run.plans(loaded, options)
     if len(chosen) > 1:

@@ -117,18 +117,10 @@ class VirtualRun:
 
     async def _start_programs(self, stack: AsyncExitStack) -> None:
         for name, prototype in self._plan.scenario.prototypes.items():
-            child = await stack.enter_async_context(
-                program.start_prototype(
-                    programs.command(self._plan, prototype),
-                    log=self._plan.folder / f"{name}.log",
-                    environment=programs.environment(
-                        self._plan, self._access, name, prototype, is_virtual=True
-                    ),
-                    clock=self._clock,
-                    show=lambda _: None,
-                    folder=self._plan.base,
-                )
+            starting = programs.start(
+                self._plan, self._access, name, prototype, clock=self._clock, is_virtual=True
             )
+            child = await stack.enter_async_context(starting)
             self._programs[name] = child
             self._meter.add(name, child.pid)
 

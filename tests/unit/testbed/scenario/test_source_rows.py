@@ -122,7 +122,7 @@ def test_a_wrong_clock_changes_time_stamps_alone():
 def sensors(**fault):
     usual = {"on": "rig/Flow", "from": "1s", "to": "3s"}
     timeline = [SignalFault.model_validate(usual | fault)]
-    return FaultySensors.of(timeline, "rig", start_ns=START_NS, seed=7)
+    return FaultySensors.of(timeline, "rig", {"Flow": "L/min"}, start_ns=START_NS, seed=7)
 
 
 def test_a_faulty_sensor_changes_its_own_signal_in_its_own_time():
@@ -135,6 +135,13 @@ def test_samples_that_drop_out_are_lost_and_others_are_not():
     faulty = sensors(fault="dropout").apply(columns([0, 1, 2, 3]), ["Pressure", "Flow"])
     assert faulty.quality[0].tolist() == [GOOD] * 4
     assert faulty.quality[1].tolist() == [GOOD, LOST, LOST, GOOD]
+
+
+def test_a_sensor_of_another_unit_converts_its_values():
+    faulty = sensors(fault="wrong-unit", unit="m3/h").apply(
+        columns([0, 1, 4]), ["Pressure", "Flow"]
+    )
+    assert faulty.values[1].tolist() == [0, pytest.approx(0.6), 20]
 
 
 def test_bad_samples_have_no_value():
