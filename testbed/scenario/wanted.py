@@ -1,4 +1,4 @@
-"""What a caller wants of a run beside its verdict on the terminal, checked before anything runs."""
+"""Options of a run beside its scenario, checked before anything runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
