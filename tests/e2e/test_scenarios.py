@@ -235,8 +235,9 @@ async def test_a_first_scenario_is_written_and_passes(tmp_path):
     assert await writing.wait() == 0
     (tmp_path / "test_valve.py").write_text(IN_PYTEST)
     command = [sys.executable, "-m", "pytest", "-p", "testbed.scenario.pytest_plugin", "-q"]
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # it is named, then
     testing = await asyncio.create_subprocess_exec(
-        *command, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+        *command, cwd=tmp_path, env=environment, stdout=asyncio.subprocess.PIPE
     )
     out, _ = await testing.communicate()
     assert b"2 passed" in out, out.decode()
