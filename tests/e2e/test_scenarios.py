@@ -5,16 +5,13 @@ import os
 import shutil
 import signal
 import sys
-from pathlib import Path
 
 import orjson
 import psutil
 import pytest
 
 from broker.clock import WallClock
-from testbed.scenario import tested_run
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 SCENARIO = """scenario: short
 duration: 20s
 quantum: 5s
@@ -186,35 +183,6 @@ def has_slow(process):
     """Whether the command has started its prototype."""
     children = psutil.Process(process.pid).children(recursive=True)
     return any("slow.py" in " ".join(each.cmdline()) for each in children)
-
-
-def test_the_examples_pass(tmp_path):
-    for file in sorted((EXAMPLES / "scenarios").glob("*.yaml")):
-        result = tested_run.run(file, seed=None, folder=tmp_path / file.stem)
-        assert result.passed, result
-
-
-async def test_at_wall_time_machines_are_read_by_real_gateways(folder):
-    file = scenario(folder, ECHO)
-    result = await ran(file, "--speed", 10, "--json", "--folder", folder / "data")
-    assert result.code == 0, result.errors
-    (run,) = orjson.loads(result.out)["runs"]
-    assert run["samples"] == {"rig": 160, "echo/out": 20}
-    assert b"gateway ended" in (folder / "data/gateway-rig/gateway.log").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("  - {fault: stuck, on: rig/Pressure, from: 1s, to: 2s}", ":9:5: timeline.1: at wall"),
-        ("  - {set: rig/opening, at: 1s, value: 0.5}", "faults of its model alone: add --fast"),
-    ],
-)
-async def test_what_wall_time_does_not_have_is_said_at_its_place(folder, line, words):
-    file = scenario(folder, ECHO)
-    file.write_text(file.read_text().replace("prototypes:", f"{line}\nprototypes:"))
-    result = await ran(file)
-    assert (result.code, words in result.errors) == (2, True), result.errors
 
 
 async def test_a_first_scenario_is_written_and_passes(tmp_path):
