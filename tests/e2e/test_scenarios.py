@@ -162,7 +162,7 @@ async def test_a_prototype_that_never_takes_part_is_an_error_of_the_file(folder)
 async def test_a_run_that_is_interrupted_or_killed_leaves_no_process(folder, signal_name):
     slow = ECHO.replace("echo.py", "slow.py")
     (folder / "slow.py").write_text("import time\ntime.sleep(300)")
-    process = await start(scenario(folder, slow), "--fast")
+    process = await start(scenario(folder, slow), "--fast", "--folder", folder / "data")
     for _ in range(3_000):
         if has_slow(process):
             break
@@ -185,6 +185,29 @@ def has_slow(process):
     return any("slow.py" in " ".join(each.cmdline()) for each in children)
 
 
+async def test_at_wall_time_machines_are_read_by_real_gateways(folder):
+    file = scenario(folder, ECHO)
+    result = await ran(file, "--speed", 10, "--json", "--folder", folder / "data")
+    assert result.code == 0, result.errors
+    (run,) = orjson.loads(result.out)["runs"]
+    assert run["samples"] == {"rig": 160, "echo/out": 20}
+    assert b"gateway ended" in (folder / "data/gateway-rig/gateway.log").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("  - {fault: stuck, on: rig/Pressure, from: 1s, to: 2s}", ":8:5: timeline.1: at wall"),
+        ("  - {set: rig/opening, at: 1s, value: 0.5}", "faults of its model alone: add --fast"),
+    ],
+)
+async def test_what_wall_time_does_not_have_is_said_at_its_place(folder, line, words):
+    file = scenario(folder, ECHO)
+    file.write_text(file.read_text().replace("prototypes:", f"{line}\nprototypes:"))
+    result = await ran(file)
+    assert (result.code, words in result.errors) == (2, True), result.errors
+
+
 async def test_a_first_scenario_is_written_and_passes(tmp_path):
     """What docs/how-to/test-in-ci.md begins with, and its tests in pytest."""
     init = (
@@ -201,8 +224,9 @@ async def test_a_first_scenario_is_written_and_passes(tmp_path):
     assert await writing.wait() == 0
     (tmp_path / "test_valve.py").write_text(IN_PYTEST)
     command = [sys.executable, "-m", "pytest", "-p", "testbed.scenario.pytest_plugin", "-q"]
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # it is named, then
     testing = await asyncio.create_subprocess_exec(
-        *command, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+        *command, cwd=tmp_path, env=environment, stdout=asyncio.subprocess.PIPE
     )
     out, _ = await testing.communicate()
     assert b"2 passed" in out, out.decode()
