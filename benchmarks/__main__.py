@@ -5,7 +5,8 @@ make bench ARGS="--quick"                   all of it in small; into testbed-dat
 make bench ARGS="--part latency"            one part again; the others' results stay
 
 The parts of COMPARISONS hold libraries against our own code; their results are `libraries.json`.
-Those of `crowds`, clients and readers that come all at once, are `crowds.json`.
+Those of `crowds`, clients and readers that come all at once, are `crowds.json`; those of
+`simulation`, scenarios in virtual time, are `simulation.json`.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from benchmarks import (
     metrics_servers,
     peers,
     profiling,
+    simulation,
     table,
 )
 from benchmarks.chain import Run, say, shown
@@ -56,6 +58,8 @@ LIBRARIES = "libraries"
 """Their results, beside the others'."""
 CROWDS = "crowds"
 """The part of crowds of clients and readers, whose results are in a file of that name."""
+SIMULATION = "simulation"
+"""The part of scenarios in virtual time, likewise."""
 SCRAPES = 100
 """For each read of history that a plan has."""
 
@@ -189,6 +193,14 @@ async def crowd(plan: Plan, clock: Clock) -> dict[str, Any]:
     return figures
 
 
+async def simulated(plan: Plan, clock: Clock) -> dict[str, Any]:
+    """Scenarios in virtual time."""
+    quick_size = plan.attempts == 1
+    figures = await simulation.run(plan.fresh("simulation"), clock, quick=quick_size)
+    say(f"simulation: {figures}")
+    return figures
+
+
 async def profile(plan: Plan, clock: Clock) -> dict[str, Any]:
     """Where gateway and recorder spend their time at 50,000 values/s, own stamps, ten values."""
     load = Load(COST_STREAMS, STREAM_SIGNALS, own=True)
@@ -231,17 +243,22 @@ PARTS: Mapping[str, Callable[[Plan, Clock], Any]] = {
     "history": past,
     "profile": profile,
     CROWDS: crowd,
+    SIMULATION: simulated,
     "influxdb-client": influxdb_client,
     "mqtt-clients": mqtt_clients,
     "metrics-server": metrics_server,
 }
 
 
-FILES: Mapping[str, str] = dict.fromkeys(COMPARISONS, LIBRARIES) | {CROWDS: CROWDS}
+FILES: Mapping[str, str] = dict.fromkeys(COMPARISONS, LIBRARIES) | {
+    CROWDS: CROWDS,
+    SIMULATION: SIMULATION,
+}
 """Parts whose results are in a file of their own, and its name."""
 TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     LIBRARIES: library_table.of,
     CROWDS: crowds.table,
+    SIMULATION: simulation.table,
 }
 
 
@@ -321,9 +338,9 @@ def main() -> None:
         measured = asyncio.run(PARTS[part](plan, clock))
         results = out.with_name(f"{FILES[part]}.json") if part in FILES else out
         _write(results, merged(results, part, measured, conditions))
-    libraries, crowd_results = (out.with_name(f"{name}.json") for name in (LIBRARIES, CROWDS))
-    pages = {out: "performance.md", libraries: "libraries.md", crowd_results: ""}
-    for results, page in pages.items():
+    others = {LIBRARIES: "libraries.md", CROWDS: "", SIMULATION: ""}
+    pages = {out.with_name(f"{name}.json"): page for name, page in others.items()}
+    for results, page in ({out: "performance.md"} | pages).items():
         if results.exists():
             text = results.with_suffix(".md").read_text(encoding="utf-8")
             sys.stdout.write(text)
