@@ -49,6 +49,15 @@ def arrays_out(column: Column, quality: Quality | None) -> Column | list[Any]:
     return [None if code == BAD else row for row, code in zip(rows, quality.tolist(), strict=True)]
 
 
+def array_texts(column: Column) -> Column:
+    """The JSON text of each array of array[samples, elements]; `null` for an element NaN."""
+    texts = np.empty(len(column), np.object_)
+    if len(column):
+        rows = orjson.dumps(np.ascontiguousarray(column), option=orjson.OPT_SERIALIZE_NUMPY)
+        texts[:] = [f"[{row}]" for row in rows[2:-2].decode().split("],[")]
+    return texts
+
+
 def is_exact(column: Column) -> bool:
     """Whether all integers of a column are exact in JavaScript; it has one at least."""
     if column.view(np.uint64).max() <= MOST_EXACT:  # one look where nothing is negative

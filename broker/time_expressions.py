@@ -35,8 +35,6 @@ MOST_DURATION_NS = 366 * DAY_NS
 """Longest duration to a microsecond."""
 _MOST_S = 10_000 * 366 * DAY_S
 _UNIT_NS: Mapping[str, int] = {unit: round(size_s * NS_PER_S) for unit, size_s in UNITS.items()}
-_UNWRITTEN = frozenset({"w", "m"})
-"""Units that are read and not written: 30d is more usual than 4w2d, and m might be a month."""
 _PART = r"(\d+(?:\.\d+)?)(ms|min|m|s|h|d|w)"
 _DURATION = re.compile(f"(?:{_PART})+", re.ASCII)
 _RELATIVE = re.compile(r"(?:now)?\s*([+-])\s*(\S+)", re.ASCII)
@@ -74,16 +72,15 @@ def nanoseconds(text: str) -> int:
 
 
 def duration_text(duration_ns: int) -> str:
-    """Return the text of a duration of whole microseconds in the fewest units, such as 1h30min."""
+    """Return the exact text of a duration, 0 or more, in the fewest units: 1h30min, 2.5s, 250ms."""
     parts, rest_ns = [], duration_ns
-    for unit, size_ns in _UNIT_NS.items():
-        if unit in _UNWRITTEN or unit == "ms":
-            continue
-        number, rest_ns = divmod(rest_ns, size_ns)
+    for unit in ("d", "h", "min"):
+        number, rest_ns = divmod(rest_ns, _UNIT_NS[unit])
         if number:
             parts.append(f"{number}{unit}")
     if rest_ns:
-        parts.append(f"{Decimal(rest_ns) / _UNIT_NS['ms']}ms")
+        unit = "s" if rest_ns >= NS_PER_S else "ms"
+        parts.append(f"{Decimal(rest_ns) / _UNIT_NS[unit]}{unit}")
     return "".join(parts) or "0s"
 
 

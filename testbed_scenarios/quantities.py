@@ -99,6 +99,13 @@ MomentNs = Annotated[
     _duration_schema(DURATION_PATTERN, f"time since the beginning: {_DURATION_FORM}", "60s"),
 ]
 """A moment of virtual time, in ns since the scenario began."""
+DurationBoundNs = Annotated[
+    int,
+    reading(time_expressions.nanoseconds),
+    _as_duration,
+    _duration_schema(DURATION_PATTERN, f"{_DURATION_FORM}; 0s is one", "5s"),
+]
+"""A duration that another one is compared with, in ns; 0 is one."""
 SignedDurationNs = Annotated[
     int,
     reading(signed_duration_ns),

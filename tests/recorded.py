@@ -75,6 +75,39 @@ def every_kind(path: Path, **more: object) -> OpenRecording:
     return bundle.open_recording(path)
 
 
+SPECTRUM = tuple(float(at) / 3 for at in range(16))
+ARRAY_SPEC = StreamSpec(
+    RIG,
+    (
+        Signal("spectrum", unit="mm/s", shape=(16,)),
+        Signal("edges", Dtype.INT64, shape=(2,)),
+        Signal("doors", Dtype.BOOL, shape=(3,)),
+        Signal("Level"),
+    ),
+)
+ARRAY_SAMPLES = {
+    "spectrum": series(
+        np.float64,
+        (0, SPECTRUM, GOOD),
+        (5, (np.nan,) * 16, BAD),
+        (7, (-0.0, 5e-324, 1.7e308, *SPECTRUM[3:]), UNCERTAIN),
+    ),
+    "edges": series(np.int64, (5, (-(2**63), 2**63 - 1), GOOD)),
+    "doors": series(np.bool_, (0, (True, False, True), GOOD)),
+    "Level": series(np.float64, (0, 0.5, GOOD), (6, 0.25, GOOD)),
+}
+
+
+def arrays(path: Path, **more: object) -> OpenRecording:
+    """A recording of arrays of every dtype beside a single number."""
+    with (
+        bundle.create(path, facts(path.name, **more)) as writer,
+        writer.stream(ARRAY_SPEC, Source.SIMULATED) as table,
+    ):
+        table.append(ARRAY_SAMPLES)
+    return bundle.open_recording(path)
+
+
 def machine(
     path: Path, values: dict[str, list[tuple[float, float]]], *, from_ns: int = T0
 ) -> OpenRecording:

@@ -1,8 +1,8 @@
-"""The card of a recording for tools of machine learning, in Croissant 1.0.  Pure.
+"""The card of a recording for tools of machine learning, in Croissant 1.1.  Pure.
 
-Source: MLCommons, Croissant Format Specification 1.0, http://mlcommons.org/croissant/1.0: the
-required properties of a dataset, FileObject, RecordSet and Field, splits (`cr:Split`) and labels
-(`cr:Label`); the context is that of its appendix 1.
+Source: MLCommons, Croissant Format Specification 1.1, http://mlcommons.org/croissant/1.1: the
+required properties of a dataset, FileObject, RecordSet and Field, arrays (`isArray`, `arrayShape`),
+splits (`cr:Split`) and labels (`cr:Label`); the context is that of its appendix 1.
 """
 
 from collections.abc import Mapping
@@ -15,16 +15,18 @@ from broker.recordings import layout
 from broker.recordings.manifest import RecordedSignal, RecordedStream, RecordingManifest
 from broker.streams import Dtype, Signal
 
-CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
+CONFORMS_TO = "http://mlcommons.org/croissant/1.1"
 PARQUET_TYPE = "application/x-parquet"
 """The name by which readers of Croissant know Parquet, rather than its registered media type."""
 SPLITS = "splits"
 _JSON = "@json"
-_CR_TERMS = (
-    *("citeAs", "column", "equivalentProperty", "extract", "field", "fileProperty", "fileObject"),
-    *("fileSet", "format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField"),
-    *("path", "recordSet", "references", "regex", "repeated", "replace", "samplingRate"),
-    *("separator", "source", "subField", "transform"),
+_CR_TERMS = (  # of 1.1, and in the last row those that 1.0 had besides and its readers look for
+    *("annotation", "arrayShape", "citeAs", "column", "containedIn", "equivalentProperty"),
+    *("excludes", "extract", "field", "fileObject", "fileProperty", "fileSet", "format"),
+    *("includes", "isArray", "isLiveDataset", "jsonPath", "key", "md5", "parentField"),
+    *("readLines", "recordSet", "references", "regex", "sdVersion", "separator", "source"),
+    *("subField", "transform", "unArchive", "value"),
+    *("path", "repeated", "replace", "samplingRate"),
 )
 CONTEXT: Mapping[str, Any] = {
     "@language": "en",
@@ -126,7 +128,8 @@ def _record_set(manifest: RecordingManifest, stream: RecordedStream) -> dict[str
         data_type: Any = DATA_TYPES[signal.dtype]
         if signal.name in labels:
             data_type = [data_type, "cr:Label"]
-        fields.append(_field(name, stream.file, recorded.column, data_type, _meaning(signal)))
+        field = _field(name, stream.file, recorded.column, data_type, _meaning(signal))
+        fields.append(field | _array(signal))
         fields += _quality_fields(name, stream.file, recorded)
     if manifest.splits:
         description = "part of the dataset that the row is in"
@@ -145,6 +148,11 @@ def _record_set(manifest: RecordingManifest, stream: RecordedStream) -> dict[str
 def _meaning(signal: Signal) -> str:
     unit = "without unit" if signal.unit == "1" else f"in {signal.unit} (UCUM)"
     return f"{signal.description or signal.name}, {unit}; empty without a usable sample"
+
+
+def _array(signal: Signal) -> dict[str, Any]:
+    """The properties of a field that is an array."""
+    return {"isArray": True, "arrayShape": str(signal.shape[0])} if signal.shape else {}
 
 
 def _quality_fields(name: str, file: str, recorded: RecordedSignal) -> list[dict[str, Any]]:

@@ -226,4 +226,5 @@ def check(manifest: RecordingManifest) -> None:
         stream_of_label = manifest.stream(StreamAddress.parse(label.stream))
         if stream_of_label is None:
             raise Corrupt(f"label {label.stream}/{label.signal} is of a stream that is not in it")
-        stream_of_label.stream_spec().signal(label.signal)
+        if stream_of_label.stream_spec().signal(label.signal).shape:
+            raise Corrupt(f"label {label.stream}/{label.signal} is an array, not one value")

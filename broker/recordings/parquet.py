@@ -1,9 +1,10 @@
 """The tables of a recording in Parquet, written and read by DuckDB.
 
 A table of a stream has the column `time` (timestamp in ns, UTC, ascending, each once), the values
-of each signal, and the quality of a signal whose samples are not all good.  A value is empty where
-its signal has no sample at that time or a bad one; quality is 0 good, 1 uncertain, 2 bad, and empty
-where there is no sample.  The file's metadata has the spec, with the units, as JSON.
+of each signal, and the quality of a signal whose samples are not all good.  An array is a list.  A
+value is empty where its signal has no sample at that time or a bad one; quality is 0 good, 1
+uncertain, 2 bad, and empty where there is no sample.  The file's metadata has the spec, with the
+units, as JSON.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,20 +18,32 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from broker import messages
-from broker.batch import BAD, GOOD, NO_VALUE, NUMPY, Gap, Series, Source
+from broker import json_values, messages
+from broker.batch import (
+    BAD,
+    GOOD,
+    NO_VALUE,
+    NUMPY,
+    Column,
+    Gap,
+    Series,
+    Source,
+    filled_column,
+    largest_array,
+)
 from broker.clock import text_of
 from broker.errors import BedError, Corrupt, Invalid, Unavailable
 from broker.namespace import StreamAddress
 from broker.process import files
 from broker.recordings import layout, splits
 from broker.recordings.manifest import CoveringGrant, DataSplit, RecordedSignal, RecordedStream
-from broker.streams import Dtype, StreamSpec
+from broker.streams import ArrayOf, Dtype, StreamSpec, ValueType
 
 MOST_CELLS = 4_000_000
-"""Cells that are written at once: signals that share no time stamps make rows that are nearly
-empty."""
+"""Cells that are written at once, an array's elements each one: signals that share no time stamps
+make rows that are nearly empty."""
 ROWS_AT_ONCE = 10_000
+"""Rows that are read at once; fewer, the longer their arrays are."""
 LATEST_NS = 2**63 - 2
 SQL_TYPES: Mapping[Dtype, str] = {
     Dtype.FLOAT64: "DOUBLE",
@@ -76,7 +89,8 @@ class StreamTable:
             self._check(name, each)
         columns = [each.time_ns for each in series.values()]
         times = np.unique(np.concatenate([np.empty(0, np.int64), *columns]))
-        step = max(1, MOST_CELLS // len(self.spec.signals))
+        elements = sum(signal.shape[0] if signal.shape else 1 for signal in self.spec.signals)
+        step = max(1, MOST_CELLS // elements)
         for start in range(0, len(times), step):
             self._insert(times[start : start + step], series)
         if len(times):
@@ -111,9 +125,10 @@ class StreamTable:
             if signal.name not in series:
                 cells += ["NULL", "NULL"]
                 continue
-            columns = _columns(signal.dtype, series[signal.name], times)
+            columns = _columns(signal.type, series[signal.name], times)
             arrays |= {f"{key}{at}": column for key, column in columns.items()}
-            cells += [f"CASE WHEN u{at} THEN v{at} END", f"CASE WHEN h{at} THEN q{at} END"]
+            value = f"v{at}::{sql_type(signal.type)}" if signal.shape else f"v{at}"
+            cells += [f"CASE WHEN u{at} THEN {value} END", f"CASE WHEN h{at} THEN q{at} END"]
         with _writing(self.folder):
             self.sql.register("chunk", arrays)
             self.sql.execute(f"INSERT INTO samples SELECT {', '.join(cells)} FROM chunk")  # noqa: S608 - numbered names
@@ -169,7 +184,7 @@ def stream_table(
     with _writing(folder), duckdb.connect(str(work), config=_CONFIG) as sql:
         columns = ["t BIGINT"]
         for at, signal in enumerate(spec.signals):
-            columns += [f"v{at} {SQL_TYPES[signal.dtype]}", f"q{at} UTINYINT"]
+            columns += [f"v{at} {sql_type(signal.type)}", f"q{at} UTINYINT"]
         sql.execute("SET TimeZone = 'UTC'")
         sql.execute(f"CREATE TABLE samples ({', '.join(columns)})")
         yield StreamTable(sql, folder, spec, tuple(parts))
@@ -233,14 +248,24 @@ def read_series(folder: Path, stream: RecordedStream) -> dict[str, Series]:
     for at, recorded in enumerate(stream.signals):
         quality = np.asarray(arrays[2 + 2 * at], np.uint8)
         has_sample = quality != NO_SAMPLE
-        dtype = spec.signal(recorded.name).dtype
-        no_value: Any = NO_VALUE[dtype]
-        column = np.ma.filled(arrays[1 + 2 * at], no_value)
-        values = column.astype(NUMPY[dtype])[has_sample]
-        if dtype is Dtype.STRING:
-            values[quality[has_sample] == BAD] = NO_VALUE[dtype]
-        series[recorded.name] = Series(times[has_sample], values, quality[has_sample])
+        values = _values(spec.signal(recorded.name).type, arrays[1 + 2 * at], quality)
+        series[recorded.name] = Series(times[has_sample], values[has_sample], quality[has_sample])
     return series
+
+
+def _values(value_type: ValueType, cells: Any, quality: npt.NDArray[np.uint8]) -> Column:
+    """The values of a signal from its column of n cells; those of no use are NO_VALUE."""
+    if isinstance(value_type, ArrayOf):
+        values = filled_column(value_type, len(cells))
+        usable = ~np.ma.getmaskarray(cells)
+        if usable.any():
+            values[usable] = np.stack(np.ma.getdata(cells)[usable].tolist())
+        return values
+    no_value: Any = NO_VALUE[value_type]
+    values = np.ma.filled(cells, no_value).astype(NUMPY[value_type])
+    if value_type is Dtype.STRING:
+        values[quality == BAD] = NO_VALUE[value_type]
+    return values
 
 
 def read_rows(
@@ -255,19 +280,24 @@ def read_rows(
     given = [(text, bound) for text, bound in bounds if bound is not None]
     where = f" WHERE {' AND '.join(text for text, _ in given)}" if given else ""
     query = f"SELECT {', '.join(_cells(stream))} FROM {_READ}{where}"  # noqa: S608 - quoted
+    spec = stream.stream_spec()
+    rows_at_once = max(1, ROWS_AT_ONCE // largest_array(spec, spec.names))
     with reading(path) as sql:
         result = sql.execute(query, [str(path), *(bound for _, bound in given)])
-        while rows := result.fetchmany(ROWS_AT_ONCE):
+        while rows := result.fetchmany(rows_at_once):
             for row in rows:
                 yield row[0], row[1::2], row[2::2]
 
 
 def _cells(stream: RecordedStream) -> list[str]:
     """Time, and value and quality of each signal, as expressions of SQL."""
-    cells = [f"epoch_ns({identifier(layout.TIME)})"]
+    cells, spec = [f"epoch_ns({identifier(layout.TIME)})"], stream.stream_spec()
     for signal in stream.signals:
-        value = identifier(signal.column)
-        cells.append(value)
+        value, value_type = identifier(signal.column), spec.signal(signal.name).type
+        if isinstance(value_type, ArrayOf):  # the cast refuses lists of another length
+            cells.append(f"{value}::{SQL_TYPES[value_type.dtype]}[{value_type.size}]")
+        else:
+            cells.append(value)
         if signal.quality is None:
             cells.append(f"CASE WHEN {value} IS NULL THEN {NO_SAMPLE} ELSE {GOOD} END::UTINYINT")
         else:
@@ -320,18 +350,34 @@ def unwritten(folder: Path, exc: Exception) -> BedError:
     return full or Unavailable(f"{folder.parent} cannot be written: {reason}", hint=hint)
 
 
-def _columns(dtype: Dtype, series: Series, times: npt.NDArray[np.int64]) -> dict[str, Any]:
+def sql_type(value_type: ValueType) -> str:
+    """The type of a column of values; arrays are lists.
+
+    DuckDB 2.0 writes an empty cell of its own arrays of a fixed length into Parquet so that pyarrow
+    refuses the file.
+    """
+    if isinstance(value_type, ArrayOf):
+        return f"{SQL_TYPES[value_type.dtype]}[]"
+    return SQL_TYPES[value_type]
+
+
+def _columns(value_type: ValueType, series: Series, times: npt.NDArray[np.int64]) -> dict[str, Any]:
     """Columns at these time stamps: v values, u whether usable, q qualities, h whether there is a
     sample.
+
+    Arrays are JSON texts, for DuckDB to cast: of a column of objects it would guess the type.
     """
-    values = np.full(len(times), NO_VALUE[dtype], NUMPY[dtype])
+    column_type = Dtype.STRING if isinstance(value_type, ArrayOf) else value_type
+    values = filled_column(column_type, len(times))
     quality = np.zeros(len(times), np.uint8)
     has_sample = np.zeros(len(times), np.bool_)
     if len(times):
         begin = np.searchsorted(series.time_ns, times[0])
         inside = slice(begin, np.searchsorted(series.time_ns, times[-1], side="right"))
         at = np.searchsorted(times, series.time_ns[inside])
-        values[at], quality[at] = series.values[inside], series.quality[inside]
+        column = series.values[inside]
+        values[at] = column if column_type is value_type else json_values.array_texts(column)
+        quality[at] = series.quality[inside]
         has_sample[at] = True
     return {"v": values, "u": has_sample & (quality != BAD), "q": quality, "h": has_sample}
 

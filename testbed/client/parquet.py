@@ -5,18 +5,16 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import orjson
 
-from broker import api_client
-from broker.batch import BAD, Column, Series, filled_column
+from broker import api_client, json_values
+from broker.batch import BAD, Series, filled_column
 from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress
+from broker.recordings import parquet
 from broker.responses.streams import GapResponse
 from broker.streams import ArrayOf, Dtype, ValueType
 from testbed_sdk import History
 from testbed_sdk import history as sdk_history
-
-_ELEMENTS = {Dtype.FLOAT64: "DOUBLE", Dtype.INT64: "BIGINT", Dtype.BOOL: "BOOLEAN"}
 
 
 async def export(
@@ -40,16 +38,14 @@ def write(path: Path, history: History) -> None:
     for index, (name, series) in enumerate(history.series.items()):
         value_type = history.spec.signal(name).type
         arrays[f"v{index}"], arrays[f"m{index}"] = _column(value_type, series, times)
-        value = f"v{index}{_cast(value_type)}"
-        columns.append(f"CASE WHEN m{index} THEN {value} END AS {_identifier(name)}")
+        value = f"v{index}::{parquet.sql_type(value_type)}"
+        columns.append(f"CASE WHEN m{index} THEN {value} END AS {parquet.identifier(name)}")
     metadata = {"stream": str(history.spec.address), "spec": str(history.spec.version)}
-    entries = ", ".join(f"{key}: {_literal(value)}" for key, value in metadata.items())
+    entries = ", ".join(f"{key}: {parquet.literal(value)}" for key, value in metadata.items())
     with duckdb.connect() as sql:
         sql.register("arrays", arrays)
-        sql.execute(
-            f"COPY (SELECT {', '.join(columns)} FROM arrays) TO {_literal(str(path))}"  # noqa: S608 - quoted
-            f" (FORMAT parquet, KV_METADATA {{{entries}}})"
-        )
+        query = f"SELECT {', '.join(columns)} FROM arrays"  # noqa: S608 - quoted
+        parquet.copy(sql, query, path, f"FORMAT parquet, KV_METADATA {{{entries}}}")
 
 
 def _column(value_type: ValueType, series: Series, times: Any) -> tuple[Any, Any]:
@@ -61,28 +57,7 @@ def _column(value_type: ValueType, series: Series, times: Any) -> tuple[Any, Any
     has_value = np.zeros(len(times), np.bool_)
     usable = series.quality != BAD
     at = np.searchsorted(times, series.time_ns[usable])
-    values[at] = _texts(series.values[usable]) if is_array else series.values[usable]
+    column = series.values[usable]
+    values[at] = json_values.array_texts(column) if is_array else column
     has_value[at] = True
     return values, has_value
-
-
-def _texts(column: Column) -> Column:
-    """Arrays as JSON, which DuckDB casts to lists; of numpy columns it takes no lists."""
-    texts = np.empty(len(column), np.object_)
-    texts[:] = [orjson.dumps(elements).decode() for elements in column.tolist()]
-    return texts
-
-
-def _cast(value_type: ValueType) -> str:
-    """The cast from the text of an array to a list; nothing for other values."""
-    return f"::{_ELEMENTS[value_type.dtype]}[]" if isinstance(value_type, ArrayOf) else ""
-
-
-def _identifier(name: str) -> str:
-    """A column's name, quoted for SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    """A text, quoted for SQL."""
-    return "'" + text.replace("'", "''") + "'"

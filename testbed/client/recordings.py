@@ -28,7 +28,8 @@ from testbed_sdk import history as sdk_history
 
 TIMEOUT_S = 60.0
 SAMPLES_AT_ONCE = 200_000
-"""Samples of one request, about: bounds the memory, whatever the span."""
+"""Samples of one request, about, an array's elements each one: bounds the memory, whatever the
+span."""
 FIRST_WINDOW_NS = 60 * NS_PER_S
 LEAST_WINDOW_NS = NS_PER_S // 1_000
 MOST_GROWTH = 8
@@ -152,7 +153,11 @@ async def record(
     streams = [await _described(connection, address, query) for address in wanted.streams]
     specs = {stream.spec.address: stream.spec for stream in streams}
     for label in wanted.labels:
-        specs[StreamAddress.parse(label.stream)].signal(label.signal)
+        if specs[StreamAddress.parse(label.stream)].signal(label.signal).shape:
+            raise Invalid(
+                f"label {label.stream}/{label.signal} is an array",
+                hint="a label is one number, truth value or text; record the stream with --stream",
+            )
     now_ns = clock.now_ns()
     grants = await _grants(connection, me, wanted, now_ns)
     with bundle.create(path, wanted.facts(path.name, me, now_ns)) as writer:
@@ -215,7 +220,7 @@ async def windows(
         fetched = await sdk_history.fetch(connection, address, piece)
         yield fetched
         begin_ns = end_ns
-        samples = sum(len(series.time_ns) for series in fetched.series.values())
+        samples = sum(series.values.size for series in fetched.series.values())
         growth = min(MOST_GROWTH, SAMPLES_AT_ONCE / max(samples, 1))
         width_ns = max(LEAST_WINDOW_NS, round(width_ns * growth))
 

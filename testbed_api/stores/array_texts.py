@@ -13,6 +13,7 @@ from typing import cast
 import numpy as np
 import orjson
 
+from broker import json_values
 from broker.aggregation import Aggregation
 from broker.batch import BAD, Column, Long, Quality, Wide, column_dtype, largest_array, no_value
 from broker.errors import Invalid
@@ -125,10 +126,7 @@ def _wide_texts(frame: Wide) -> Wide:
 
 def _texts(column: Column, quality: Quality | None) -> Column:
     """The JSON text of each array, empty for a bad sample."""
-    texts = np.full(len(column), "", np.object_)
-    if len(column):
-        rows = orjson.dumps(np.ascontiguousarray(column), option=orjson.OPT_SERIALIZE_NUMPY)
-        texts[:] = [f"[{row}]" for row in rows[2:-2].decode().split("],[")]
+    texts = json_values.array_texts(column)
     if quality is not None:
         texts[quality == BAD] = ""
     return texts

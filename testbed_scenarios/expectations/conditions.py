@@ -15,16 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from broker import time_expressions
 from broker.streams import Dtype, Signal
-from testbed_scenarios.expectations.quantities import (
-    Duration,
-    Energy,
-    Memory,
-    Number,
-    PerSecond,
-    Share,
-    duration_text,
-)
+from testbed_scenarios.expectations.quantities import Energy, Memory, Number, PerSecond, Share
+from testbed_scenarios.quantities import DurationBoundNs
 
 QuantityT = TypeVar("QuantityT", float, int)
 Scalar = bool | float | str
@@ -151,11 +145,11 @@ class EnergyCondition(Condition[Energy]):
     """A condition on an energy."""
 
 
-class DurationCondition(Condition[Duration]):
+class DurationCondition(Condition[DurationBoundNs]):
     """A condition on a duration."""
 
     def _shown(self, bound: Any, unit: str) -> str:  # noqa: ARG002 - a duration names its own
-        return duration_text(bound)
+        return time_expressions.duration_text(bound)
 
 
 class SignalCondition(Condition[Number]):

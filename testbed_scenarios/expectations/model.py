@@ -16,7 +16,6 @@ from pydantic import (
     Field,
     ValidatorFunctionWrapHandler,
     WrapValidator,
-    field_validator,
     model_validator,
 )
 
@@ -30,7 +29,8 @@ from testbed_scenarios.expectations.conditions import (
     ShareCondition,
     SignalCondition,
 )
-from testbed_scenarios.expectations.quantities import Duration, Number, Share
+from testbed_scenarios.expectations.quantities import Number, Share
+from testbed_scenarios.quantities import DurationNs, MomentNs, SignalReference, StreamReference
 
 AnyCondition = Condition[float] | Condition[int]
 UnknownTime = Literal["allowed", "fails"]
@@ -73,10 +73,10 @@ class AnyExpectation(BaseModel):
     """The field that tells this kind from all others."""
 
     name: str = Field("", description="The expectation in your words, for the verdict")
-    from_ns: Duration = Field(
+    from_ns: MomentNs = Field(
         0, alias="from", description="Beginning of the span: from the run's, or `after`'s, start"
     )
-    to_ns: Duration | None = Field(
+    to_ns: MomentNs | None = Field(
         None, alias="to", description="End of the span, counted likewise; the run's if left out"
     )
 
@@ -103,17 +103,12 @@ class RepeatedExpectation(AnyExpectation):
 class SignalExpectation(RepeatedExpectation):
     """The fields of an expectation on the values of a signal."""
 
-    signal: str = Field(description=_SIGNAL)
+    signal: SignalReference = Field(description=_SIGNAL)
     unknown: UnknownTime = Field(
         "allowed",
         description="Time without a known value (before the first sample, in a gap, of bad"
         " quality): `allowed` is told and does not fail, `fails` does",
     )
-
-    @field_validator("signal")
-    @classmethod
-    def _check_signal(cls, signal: str) -> str:
-        return checked_signal_name(signal)
 
     @property
     def subject(self) -> str:
@@ -140,7 +135,7 @@ class EventuallyExpectation(SignalExpectation):
 
     word = "eventually"
     eventually: SignalCondition = Field(description="The condition that some value fulfils")
-    within_ns: Duration | None = Field(
+    within_ns: DurationNs | None = Field(
         None, alias="within", description="Length of the span, in the place of `to`"
     )
 
@@ -160,7 +155,7 @@ class Settling(BaseModel):
     band: Annotated[Number, Field(gt=0)] = Field(
         description="Greatest distance from the middle, in the unit of the signal"
     )
-    within_ns: Duration = Field(alias="within", description="Time until it has settled at latest")
+    within_ns: DurationNs = Field(alias="within", description="Time until it has settled at latest")
 
 
 class SettlesExpectation(SignalExpectation):
@@ -181,15 +176,15 @@ class SampleExpectation(RepeatedExpectation):
     its signals has a value.
     """
 
-    signal: str | None = Field(None, description=_SIGNAL)
-    stream: str | None = Field(None, description="The stream: `equipment`, or `prototype/output`")
+    signal: SignalReference | None = Field(None, description=_SIGNAL)
+    stream: StreamReference | None = Field(
+        None, description="The stream: `equipment`, or `prototype/output`"
+    )
 
     @model_validator(mode="after")
     def _check_subject(self) -> Self:
         if (self.signal is None) == (self.stream is None):
             raise ValueError("it is about a signal or about a stream: write `signal` or `stream`")
-        if self.signal is not None:
-            checked_signal_name(self.signal)
         return self
 
     @property
@@ -210,19 +205,12 @@ class RateExpectation(SampleExpectation):
 
     word = "rate"
     rate: RateCondition = Field(description="The condition on the rate, such as {at_least: 0.9 /s}")
-    over_ns: Duration | None = Field(
+    over_ns: DurationNs | None = Field(
         None,
         alias="over",
         description="Length of a window, such as 10s: the rate in each window inside the span"
         " fulfils the condition; without it, the rate over the whole span does",
     )
-
-    @field_validator("over_ns")
-    @classmethod
-    def _check_over(cls, over_ns: int | None) -> int | None:
-        if over_ns == 0:
-            raise ValueError("a window is longer than 0s")
-        return over_ns
 
 
 class DetectionExpectation(AnyExpectation):
@@ -232,7 +220,9 @@ class DetectionExpectation(AnyExpectation):
     """
 
     word = "detection"
-    detection: str = Field(description="The signal that is true, or not 0, while it alarms")
+    detection: SignalReference = Field(
+        description="The signal that is true, or not 0, while it alarms"
+    )
     truth: str = Field(description="The equipment whose faults are to be detected")
     faults: tuple[str, ...] | None = Field(
         None,
@@ -260,11 +250,6 @@ class DetectionExpectation(AnyExpectation):
     delay: DurationCondition | None = Field(
         None, description="Longest time from a fault's beginning to the alarm, of those it found"
     )
-
-    @field_validator("detection")
-    @classmethod
-    def _check_signal(cls, signal: str) -> str:
-        return checked_signal_name(signal)
 
     @model_validator(mode="after")
     def _check_scores(self) -> Self:
@@ -300,7 +285,7 @@ class ControlExpectation(RepeatedExpectation):
     """
 
     word = "control"
-    control: str = Field(
+    control: SignalReference = Field(
         description="The controlled signal; for an energy, the power; for a cycle time, the signal"
         " that rises (from false or 0) once a cycle"
     )
@@ -320,11 +305,6 @@ class ControlExpectation(RepeatedExpectation):
     cycle_time: DurationCondition | None = Field(
         None, description="Time from a rise to the next one, each of them"
     )
-
-    @field_validator("control")
-    @classmethod
-    def _check_signal(cls, signal: str) -> str:
-        return checked_signal_name(signal)
 
     @model_validator(mode="after")
     def _check_measures(self) -> Self:
@@ -397,16 +377,6 @@ KINDS: Mapping[str, type[AnyExpectation]] = {
     )
 }
 """The model of each kind, by the field that tells it from all others."""
-
-
-def checked_signal_name(text: str) -> str:
-    """Return `text` if it names a signal with its stream; raises ValueError."""
-    stream, _, signal = text.rpartition("/")
-    if not (stream and signal):
-        raise ValueError(
-            f"{text[:80]!r} names no signal; write equipment/signal, or prototype/output/signal"
-        )
-    return text
 
 
 def _conditions(expectation: BaseModel, names: tuple[str, ...]) -> Mapping[str, AnyCondition]:

@@ -1,7 +1,7 @@
-"""Numbers with their units as an expectation writes them: `10s`, `80 %`, `0.9 /s`.  Pure.
+"""Numbers with their units as an expectation writes them: `80 %`, `0.9 /s`, `1.5 kW.h`.  Pure.
 
 Each type of a field below takes the text of the file and holds a plain number in one fixed unit.  A
-number without a unit is in that unit already, but a duration always needs its own.
+number without a unit is in that unit already.  Durations are those of `quantities`.
 """
 
 import math
@@ -9,16 +9,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, WithJsonSchema
 
-from broker import time_expressions
-from broker.clock import NS_PER_S
-from broker.errors import Invalid
-
-_NS_PER_MS = NS_PER_S // 1_000
 _DECIMAL = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _QUANTITY = re.compile(rf"({_DECIMAL})\s*(.*)", re.ASCII)
-_ZERO = re.compile(r"0+(?:\.0+)?(?:ms|min|m|s|h|d|w)?", re.ASCII)
 
 SHARES: Mapping[str, float] = {"%": 0.01, "1": 1.0}
 BYTES: Mapping[str, float] = {
@@ -41,28 +35,6 @@ ENERGIES: Mapping[str, float] = {
     "MW.h": 3.6e9,
 }
 """Units of each quantity, by the factor to its first one: 1, B, /s, J."""
-
-
-def duration_ns(text: object) -> int:
-    """Return the ns of a duration such as `250ms`, `10s` or `1h30min`; 0 is one.
-
-    Raises ValueError with a sentence if it is none.
-    """
-    if not isinstance(text, str):
-        raise ValueError(f"{text!r} is no duration; write one with its unit, such as 10s")
-    if _ZERO.fullmatch(text.strip()):
-        return 0
-    try:
-        return round(time_expressions.seconds(text.strip()) * 1_000) * _NS_PER_MS
-    except Invalid as exc:
-        raise ValueError(str(exc)) from exc
-
-
-def duration_text(time_ns: float) -> str:
-    """Return a duration in words of the file, to three digits behind the point: `2.5s`, `-40ms`."""
-    if time_ns and abs(time_ns) < NS_PER_S - _NS_PER_MS // 2_000:
-        return f"{round(time_ns / _NS_PER_MS, 3):g}ms"
-    return f"{round(time_ns / NS_PER_S, 3):.12g}s"
 
 
 def quantity(text: object, units: Mapping[str, float], example: str) -> float:
@@ -99,19 +71,6 @@ def _schema(units: Mapping[str, float], description: str) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [{"type": "number"}, of_text], "description": description})
 
 
-Duration = Annotated[
-    int,
-    BeforeValidator(duration_ns),
-    PlainSerializer(lambda time_ns: f"{time_ns // _NS_PER_MS}ms", str),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "pattern": r"^([0-9]+(\.[0-9]+)?(ms|min|m|s|h|d|w))+$|^0$",
-            "description": "A duration of the run's time with its unit: 250ms, 10s, 5min, 1h30min",
-        }
-    ),
-]
-"""A duration, held in ns."""
 Number = Annotated[float, BeforeValidator(_of({}, "2.5")), WithJsonSchema({"type": "number"})]
 """A finite number in the unit of the signal that it is about."""
 Share = Annotated[

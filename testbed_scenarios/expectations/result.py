@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from testbed_scenarios.expectations.quantities import duration_text
+from testbed_scenarios import quantities
 from testbed_scenarios.held_signal import TimeSpan
 
+NS_PER_US = 1_000
 Observed = float | bool | str | None
 
 
@@ -109,4 +110,9 @@ def value_text(value: Any, unit: str = "1") -> str:
 
 def time_text(instant_ns: int, start_ns: int) -> str:
     """An instant for people, as the time since the beginning of the run."""
-    return duration_text(instant_ns - start_ns)
+    return length_text(instant_ns - start_ns)
+
+
+def length_text(duration_ns: float) -> str:
+    """A measured duration for people, to a microsecond: a file says no finer one."""
+    return quantities.signed_duration_text(round(duration_ns / NS_PER_US) * NS_PER_US)

@@ -16,8 +16,7 @@ from testbed_scenarios.expectations.model import (
     RateExpectation,
     SampleExpectation,
 )
-from testbed_scenarios.expectations.quantities import duration_text
-from testbed_scenarios.expectations.result import SpanResult, number_or_none, time_text
+from testbed_scenarios.expectations.result import SpanResult, length_text, number_or_none, time_text
 from testbed_scenarios.expectations.spans import ExpectedSpan, spans_of
 from testbed_scenarios.held_signal import TimeSpan, has_value
 from testbed_scenarios.observations import Observations
@@ -98,7 +97,7 @@ def _rate(expectation: RateExpectation, times: Times, span: TimeSpan, start_ns: 
     rate_text = f"{rates[at]:.6g} /s"
     if expectation.over_ns is not None:
         begin = time_text(int(windows.begin_ns[at]), start_ns)
-        rate_text = f"{rate_text} in the {duration_text(length_ns)} from {begin} on"
+        rate_text = f"{rate_text} in the {length_text(length_ns)} from {begin} on"
     first = int(windows.begin_ns[int(np.argmin(judgement.holds))])
     return SpanResult(
         passed=passed,

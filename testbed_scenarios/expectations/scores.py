@@ -22,10 +22,10 @@ from testbed_scenarios.expectations.model import (
     DetectionExpectation,
     ResourceExpectation,
 )
-from testbed_scenarios.expectations.quantities import duration_text
 from testbed_scenarios.expectations.result import (
     Observed,
     SpanResult,
+    length_text,
     number_or_none,
     time_text,
 )
@@ -159,7 +159,7 @@ def _control(
     unknown_ns = span.length_ns - signal.known_ns
     if not unknown_ns:
         return result
-    unknown = f"; for {duration_text(unknown_ns)} of the time its value is not known"
+    unknown = f"; for {length_text(unknown_ns)} of the time its value is not known"
     return SpanResult(
         passed=result.passed,
         sentence=f"{result.sentence}{unknown}",
@@ -287,7 +287,7 @@ def _scaled(name: str, value: float) -> float:
 
 def _text(name: str, value: float) -> str:
     if name in DURATIONS:
-        return duration_text(value)
+        return length_text(value)
     if name == "false_alarms":
         return f"{value * 3_600:.4g} /h"
     if name == "memory":

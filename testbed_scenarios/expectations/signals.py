@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from broker import time_expressions
 from broker.errors import Invalid
 from testbed_scenarios.expectations.conditions import Judgement, SignalCondition
 from testbed_scenarios.expectations.model import (
@@ -19,9 +20,9 @@ from testbed_scenarios.expectations.model import (
     SettlesExpectation,
     SignalExpectation,
 )
-from testbed_scenarios.expectations.quantities import duration_text
 from testbed_scenarios.expectations.result import (
     SpanResult,
+    length_text,
     number_or_none,
     plain,
     time_text,
@@ -108,7 +109,7 @@ def _always(
         )
     violation = _first_violation(pieces, holds)
     first = pieces.values[int(np.argmin(holds))]
-    lasting = f" for {duration_text(violation.length_ns)}" if violation.length_ns else ""
+    lasting = f" for {length_text(violation.length_ns)}" if violation.length_ns else ""
     furthest = "" if np.isnan(margin[at]) else f", at worst {subject.value(pieces.values[at])}"
     return SpanResult(
         passed=False,
@@ -138,7 +139,7 @@ def _eventually(
         delay_ns = int(pieces.begin_ns[first]) - span.from_ns
         return SpanResult(
             passed=True,
-            sentence=f"it was {wording} after {duration_text(delay_ns)}{_unknown_text(unknown_ns)}",
+            sentence=f"it was {wording} after {length_text(delay_ns)}{_unknown_text(unknown_ns)}",
             robustness=_greatest(margin),
             observed={"value": plain(pieces.values[first]), "after_s": delay_ns / 1e9},
             unknown_ns=unknown_ns,
@@ -179,12 +180,12 @@ def _settles(
     after_ns = settled_ns - span.from_ns
     band = f"{settling.to:g} ± {settling.band:g} {_shown(subject.unit)}".rstrip()
     observed = {**rest.observed, "settled_after_s": after_ns / 1e9}
-    sentence = f"it was in {band} for good after {duration_text(after_ns)}"
+    sentence = f"it was in {band} for good after {length_text(after_ns)}"
     if rest.passed:
         return replace(
             rest, sentence=f"{sentence}{_unknown_text(rest.unknown_ns)}", observed=observed
         )
-    limit = duration_text(settling.within_ns)
+    limit = time_expressions.duration_text(settling.within_ns)
     return replace(
         rest,
         sentence=f"{sentence}, and not within {limit}{_unknown_text(rest.unknown_ns)}",
@@ -271,7 +272,7 @@ def _beyond(expected: ExpectedSpan, subject: _Subject) -> SpanResult:
 def _unknown_text(unknown_ns: int) -> str:
     if not unknown_ns:
         return ""
-    return f"; for {duration_text(unknown_ns)} of the time its value is not known"
+    return f"; for {length_text(unknown_ns)} of the time its value is not known"
 
 
 def _shown(unit: str) -> str:

@@ -1,5 +1,6 @@
 """The title of an expectation: its name in the file, or a phrase made of its fields.  Pure."""
 
+from broker import time_expressions
 from testbed_scenarios.expectations.model import (
     AlwaysExpectation,
     AnyExpectation,
@@ -14,7 +15,6 @@ from testbed_scenarios.expectations.model import (
     SettlesExpectation,
     SignalExpectation,
 )
-from testbed_scenarios.expectations.quantities import duration_text
 
 
 def title_of(expectation: AnyExpectation) -> str:
@@ -25,9 +25,9 @@ def title_of(expectation: AnyExpectation) -> str:
     if isinstance(expectation, RepeatedExpectation) and expectation.after is not None:
         phrase = f"{phrase} after {expectation.after.kind}"
     elif expectation.from_ns or expectation.to_ns is not None:
-        phrase = f"{phrase} from {duration_text(expectation.from_ns)}"
+        phrase = f"{phrase} from {time_expressions.duration_text(expectation.from_ns)}"
         if expectation.to_ns is not None:
-            phrase = f"{phrase} to {duration_text(expectation.to_ns)}"
+            phrase = f"{phrase} to {time_expressions.duration_text(expectation.to_ns)}"
     return phrase
 
 
@@ -56,9 +56,11 @@ def _signal_predicate(expectation: SignalExpectation) -> str:
             return f"never {expectation.never.text()}"
         case EventuallyExpectation(within_ns=within_ns):
             words = f"eventually {expectation.eventually.text()}"
-            return words if within_ns is None else f"{words} within {duration_text(within_ns)}"
+            if within_ns is None:
+                return words
+            return f"{words} within {time_expressions.duration_text(within_ns)}"
         case SettlesExpectation(settles=settling):
-            within = duration_text(settling.within_ns)
+            within = time_expressions.duration_text(settling.within_ns)
             return f"settles to {settling.to:g} ± {settling.band:g} within {within}"
         case _:
             return expectation.word

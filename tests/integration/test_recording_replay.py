@@ -18,7 +18,7 @@ from simulators.model import NO_SAMPLE, SourceRow
 from simulators.world import Playback, TimestampMode
 from testbed import recording_replay
 from testbed.recording_replay import Part
-from testbed.simulator import RepeatedSource
+from testbed.simulator.repeated import RepeatedSource
 from tests import recorded
 from tests.recorded import BIG, RIG, T0
 

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.batch import BAD, NO_VALUE, NUMPY, Gap, Series, Source, same_series
+from broker.batch import BAD, NUMPY, Gap, Series, Source, no_value, same_series
 from broker.namespace import StreamAddress
 from broker.recordings import bundle, parquet
 from broker.streams import Dtype, Signal, StreamSpec
@@ -27,21 +27,30 @@ TIMES = st.lists(st.integers(0, LATEST_NS), unique=True, max_size=6).map(sorted)
 
 
 @st.composite
-def columns(draw, dtype):
+def signals(draw, name):
+    dtype = draw(st.sampled_from(Dtype))
+    is_array = dtype is not Dtype.STRING and draw(st.booleans())
+    return Signal(name, dtype, shape=(draw(st.integers(1, 4)),) if is_array else ())
+
+
+@st.composite
+def columns(draw, signal):
     times = draw(TIMES)
     size = len(times)
     quality = draw(st.lists(st.integers(0, 2), min_size=size, max_size=size))
-    values = [NO_VALUE[dtype] if code == BAD else draw(VALUES[dtype]) for code in quality]
-    return Series(
-        np.array(times, np.int64), np.array(values, NUMPY[dtype]), np.array(quality, np.uint8)
-    )
+    value = VALUES[signal.dtype]
+    for length in signal.shape:
+        value = st.lists(value, min_size=length, max_size=length)
+    values = [no_value(signal.type) if code == BAD else draw(value) for code in quality]
+    column = np.array(values, NUMPY[signal.dtype]).reshape(size, *signal.shape)
+    return Series(np.array(times, np.int64), column, np.array(quality, np.uint8))
 
 
 @st.composite
 def streams(draw):
     names = draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=1))
-    signals = tuple(Signal(name, draw(st.sampled_from(Dtype))) for name in names)
-    samples = {signal.name: draw(columns(signal.dtype)) for signal in signals}
+    described = tuple(draw(signals(name)) for name in names)
+    samples = {signal.name: draw(columns(signal)) for signal in described}
     instants = st.integers(0, 2**62)
     gap = st.builds(
         Gap,
@@ -50,7 +59,7 @@ def streams(draw):
         instants,
         st.text(st.characters(categories=["L", "P", "Z"]), max_size=20),
     )
-    return StreamSpec(RIG, signals), samples, draw(st.lists(gap, max_size=3))
+    return StreamSpec(RIG, described), samples, draw(st.lists(gap, max_size=3))
 
 
 @settings(max_examples=12, deadline=None)

@@ -81,7 +81,7 @@ def test_a_passed_always_tells_what_came_nearest():
 def test_times_are_counted_from_the_beginning_of_the_run():
     shifted = run(start_s=1_000, Pressure=series([1_000, 1_020], [1.0, 4.0]))
     result = judged(shifted, signal="rig/Pressure", always={"below": 3}, **{"from": "15s"})
-    assert "at 20s for 80s" in result.sentence
+    assert "at 20s for 1min20s" in result.sentence
     assert seconds(result.violation) == (1_020, 1_100)
 
 
@@ -143,7 +143,7 @@ def test_no_sample_is_a_count_of_its_own():
     none = run(Alarm=series([], []))
     assert judged(none, signal="rig/Alarm", count={"is": 0}).passed
     result = judged(none, signal="rig/Alarm", count={"at_least": 2})
-    assert result.sentence == "expected at least 2: 0 samples between 0s and 100s"
+    assert result.sentence == "expected at least 2: 0 samples between 0s and 1min40s"
 
 
 def test_eventually_tells_when():
@@ -327,5 +327,5 @@ def test_texts_are_compared_for_equality():
     state = run(State=series([0, 10], ["idle", "busy"]))
     state = replace(state, signals={"rig": {"State": Signal("State", Dtype.STRING)}})
     result = judged(state, signal="rig/State", always={"is": "idle"})
-    assert result.sentence == "expected always idle: it was 'busy' at 10s for 90s"
+    assert result.sentence == "expected always idle: it was 'busy' at 10s for 1min30s"
     assert judged(state, signal="rig/State", eventually={"is": "busy"}).passed

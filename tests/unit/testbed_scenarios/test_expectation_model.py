@@ -9,7 +9,6 @@ from pydantic import TypeAdapter, ValidationError
 from broker.streams import Dtype, Signal
 from testbed_scenarios.expectations import model
 from testbed_scenarios.expectations.conditions import NumberCondition, SignalCondition
-from testbed_scenarios.expectations.quantities import duration_ns, duration_text
 
 EXPECTATION = TypeAdapter(model.Expectation)
 WRITTEN = {
@@ -180,13 +179,29 @@ def test_a_condition_that_cannot_be_about_a_signal_says_why(condition, dtype, fi
     assert fits or "Level" in sentence
 
 
-def test_durations_are_read_and_written():
-    assert [duration_ns(text) for text in ("0s", "0", "250ms", "1h30min")] == [
-        *(0, 0, 250_000_000, 5_400_000_000_000)
-    ]
-    assert [duration_text(time_ns) for time_ns in (0, 2_500_000_000, -40_000_000, 12_345)] == [
-        *("0s", "2.5s", "-40ms", "0.012ms")
-    ]
+def test_durations_are_exact_and_written_as_they_are_read():
+    written = {"signal": "rig/P", "always": {"below": "1"}, "from": "0s", "to": "2.500001s"}
+    always = EXPECTATION.validate_python(written)
+    assert (always.from_ns, always.to_ns) == (0, 2_500_001_000)
+    dumped = always.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    assert (dumped["from"], dumped["to"]) == ("0s", "2.500001s")
+    lag = EXPECTATION.validate_python({"resources": "detector", "lag": {"at_most": "0s"}}).lag
+    assert (lag.at_most, lag.text()) == (0, "at most 0s")
+
+
+@pytest.mark.parametrize("length", ["0s", "0.0001ms", "5"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"signal": "rig/P", "eventually": {"is": "1"}, "within": None},
+        {"stream": "rig", "rate": {"above": "3"}, "over": None},
+    ],
+)
+def test_a_length_has_a_unit_and_is_above_0(written, length):
+    name = list(written)[-1]
+    with pytest.raises(ValidationError) as caught:
+        EXPECTATION.validate_python({**written, name: length})
+    assert [error["loc"] for error in caught.value.errors()] == [(name,)]
 
 
 def test_the_schema_of_an_expectation_is_json():

@@ -19,7 +19,14 @@ from broker.recordings.manifest import (
 from broker.streams import Dtype, Signal, StreamSpec
 
 RIG = StreamAddress("factory", "pump-rig", "rig")
-SPEC = StreamSpec(RIG, (Signal("Volume Flow", unit="L/min"), Signal("anomaly", Dtype.BOOL)))
+SPEC = StreamSpec(
+    RIG,
+    (
+        Signal("Volume Flow", unit="L/min"),
+        Signal("spectrum", unit="mm/s", shape=(16,)),
+        Signal("anomaly", Dtype.BOOL),
+    ),
+)
 DAY_NS = 86_400 * 10**9
 
 
@@ -30,6 +37,7 @@ def grant(number, until):
 def described(grants=(), **changes):
     recorded = [
         RecordedSignal(name="Volume Flow", column="Volume Flow", quality="q", samples=5),
+        RecordedSignal(name="spectrum", column="spectrum", quality=None, samples=5),
         RecordedSignal(name="anomaly", column="anomaly", quality=None, samples=5),
     ]
     stream = RecordedStream(
@@ -114,14 +122,14 @@ def test_names_that_differ_in_case_alone_get_columns_of_their_own():
     assert layout.columns(["split"], has_split=False)["split"].value == "split"
 
 
-def test_the_card_has_what_croissant_1_0_requires():
+def test_the_card_has_what_croissant_1_1_requires():
     files = {layout.stream_file(RIG): (1234, "1" * 64), layout.GAPS: (99, "2" * 64)}
     card = orjson.loads(croissant.to_json(described(), files, url="https://example.org"))
     required = ("@context", "@type", "conformsTo", "description", "license", "name", "url")
     assert all(card[name] for name in (*required, "creator", "datePublished"))
     assert card["@type"] == "sc:Dataset"
     assert card["@context"]["conformsTo"] == "dct:conformsTo"
-    assert card["conformsTo"] == "http://mlcommons.org/croissant/1.0"
+    assert card["conformsTo"] == "http://mlcommons.org/croissant/1.1"
     assert {each["@id"]: each["sha256"] for each in card["distribution"]} == {
         path: sha256 for path, (_, sha256) in files.items()
     }
@@ -136,7 +144,12 @@ def test_the_card_has_what_croissant_1_0_requires():
         "cr:TestSplit",
     ]
     fields = {each["name"]: each for each in rows["field"]}
-    assert list(fields) == ["time", "Volume Flow", "q", "anomaly", "split"]
+    assert list(fields) == ["time", "Volume Flow", "q", "spectrum", "anomaly", "split"]
+    spectrum = fields["spectrum"]
+    assert (spectrum["dataType"], spectrum["isArray"]) == ("sc:Float", True)
+    assert spectrum["arrayShape"] == "16"
+    assert card["@context"]["arrayShape"] == "cr:arrayShape"
+    assert "isArray" not in fields["Volume Flow"]
     assert fields["anomaly"]["dataType"] == ["sc:Boolean", "cr:Label"]
     assert "L/min" in fields["Volume Flow"]["description"]
     assert fields["split"]["references"] == {"field": {"@id": split["key"]["@id"]}}
