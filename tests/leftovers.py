@@ -58,6 +58,13 @@ def end_processes() -> list[str]:
     return commands
 
 
+def runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended; one that nobody has waited for yet has."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def _command(process: psutil.Process) -> str:
     """A running process's command line; empty once it has ended."""
     try:

@@ -232,5 +232,5 @@ def _truth_of(rows: SourceColumns, truth: Sequence[TruthInterval]) -> SourceColu
     for each in truth:
         first, last = np.searchsorted(rows.time_ns, (each.from_ns, each.to_ns))
         for at in range(first, last):
-            causes[at] = f"{causes[at]}+{each.kind}" if causes[at] else each.kind
+            causes[at] = f"{causes[at]}+{each.kind}" if causes[at] else str(each.kind)
     return SourceColumns.good(rows.time_ns, (causes != "", causes))

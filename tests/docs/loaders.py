@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import tempfile
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
+from pydantic import TypeAdapter
 
 from gateway.mapping import file as mapping_file
+from testbed_scenarios.expectations.model import Expectation
 
 DOCKERFILE = {
     *("ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM"),
@@ -38,10 +40,18 @@ def _yaml(text: str) -> None:
             file.write_text(text)
             mapping_file.load(file)
         return
+    if "expectations" in document:
+        _expectations(document["expectations"])
+        return
     assert "datasources" in document, f"no program is known that reads {sorted(document)}"
     assert document["apiVersion"] == 1
     for source in document["datasources"]:
         assert set(source) <= DATASOURCE, source
+
+
+def _expectations(entries: Sequence[object]) -> None:
+    for entry in entries:
+        TypeAdapter(Expectation).validate_python(entry)
 
 
 def _ini(text: str) -> None:

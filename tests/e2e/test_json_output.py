@@ -58,6 +58,7 @@ from tests.e2e.town import ready_event
 
 RIG = "factory/pump-rig/rig"
 PASSWORD = "correct horse battery staple"
+RECORDING = ("create", "list", "show", "verify", "export", "import", "replay")
 ELSEWHERE = {
     **dict.fromkeys(("up", "api", "simulate csv", "simulate fmu", "tap"), "a line an event"),
     **dict.fromkeys([f"simulate {name}" for name in simulate.MODELS], "a line an event"),
@@ -65,6 +66,8 @@ ELSEWHERE = {
     "demo": "tests/e2e/test_demo.py",
     "try": "tests/e2e/test_try.py",
     "score": "tests/e2e/test_demo.py",
+    **dict.fromkeys(("run", "scenario init"), "tests/e2e/test_scenarios.py"),
+    **dict.fromkeys([f"recording {name}" for name in RECORDING], "tests/e2e/test_commands.py"),
     **dict.fromkeys(
         ("gateway browse", "gateway check", "gateway trust"), "tests/e2e/test_trust.py"
     ),

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from broker.clock import WallClock
+from tests import leftovers
 
 SCENARIO = """scenario: short
 duration: 20s
@@ -173,10 +174,10 @@ async def test_a_run_that_is_interrupted_or_killed_leaves_no_process(folder, sig
     await process.communicate()
     assert process.returncode == (130 if signal_name == "SIGINT" else -9)
     for _ in range(500):
-        if not any(each.is_running() for each in children):
+        if not any(map(leftovers.runs, children)):
             return
         await WallClock().sleep(0.02)
-    raise AssertionError([each for each in children if each.is_running()])
+    raise AssertionError([each for each in children if leftovers.runs(each)])
 
 
 def has_slow(process):

@@ -52,7 +52,7 @@ class Numbered:
 
 def signals(count: int) -> tuple[Signal, ...]:
     """So many signals."""
-    return tuple(Signal(f"s{at}", "1") for at in range(count))
+    return tuple(Signal(f"s{at}") for at in range(count))
 
 
 class _Renumbered(Server):
