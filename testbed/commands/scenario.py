@@ -9,7 +9,7 @@ import typer
 from broker.clock import WallClock
 from testbed.terminal import run as terminal_run
 from testbed.terminal.options import Json, example
-from testbed.terminal.screen import announce, out
+from testbed.terminal.screen import announce, out, print_json
 
 ScenarioPath = Annotated[Path, typer.Argument(help="scenario file (YAML)")]
 Seed = Annotated[
@@ -33,10 +33,13 @@ Check = Annotated[
 ]
 Junit = Annotated[
     Path | None,
-    typer.Option(help="file for the results as JUnit XML, which GitLab and GitHub show"),
+    typer.Option(
+        help="file for the results as JUnit XML, which GitLab and GitHub show (default: none)"
+    ),
 ]
 Report = Annotated[
-    Path | None, typer.Option(help="file for a report with plots, self-contained HTML")
+    Path | None,
+    typer.Option(help="file for a report with plots, self-contained HTML (default: none)"),
 ]
 Folder = Annotated[
     Path | None,
@@ -48,16 +51,21 @@ Keep = Annotated[
 
 
 Model = Annotated[
-    str | None, typer.Option("--from-model", help="a model, such as pump-rig", metavar="MODEL")
+    str | None,
+    typer.Option("--from-model", help="a model, such as pump-rig (default: none)", metavar="MODEL"),
 ]
 Recorded = Annotated[
-    Path | None, typer.Option("--from-recording", help="a recording, a CSV file", metavar="FILE")
+    Path | None,
+    typer.Option(
+        "--from-recording", help="a recording, a CSV file (default: none)", metavar="FILE"
+    ),
 ]
 Place = Annotated[Path, typer.Option(help="folder for the files (default: the present one)")]
 
 scenario = typer.Typer(
     no_args_is_help=True,
     help="Write a first scenario, and print the form of scenario files for an editor.",
+    epilog=example("testbed scenario init valve --from-model pump-rig"),
 )
 
 
@@ -71,7 +79,7 @@ def add_to(app: typer.Typer) -> None:
         )
     )(run)
     scenario.command(epilog=example("testbed scenario init valve --from-model pump-rig"))(init)
-    scenario.command(epilog=example("testbed scenario schema > scenario.schema.json"))(schema)
+    scenario.command(epilog=example("testbed scenario schema"))(schema)
     app.add_typer(scenario, name="scenario")
 
 
@@ -88,28 +96,28 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a scenario: machines, faults and your prototypes, judged by what you expect."""
-    from broker.errors import Invalid
-    from testbed.scenario import loading, whole_file
+    from testbed.scenario import loading
+    from testbed.scenario.wanted import WantedRun
 
     loaded = terminal_run.call(partial(loading.load, file))
     if check:
         out.print(f"{file} is right: {loading.summary(loaded.scenario)}")
         return
-    for path, option in ((junit, "--junit"), (report, "--report")):
-        if path is not None:
-            terminal_run.call(partial(whole_file.check, path, option=option))
-    if fast and speed is not None:
-        terminal_run.fail(Invalid("--fast and --speed exclude one another", hint="leave one out"))
-    terminal_run.call(partial(loading.check_mode, loaded, is_virtual=fast))
+    chosen = WantedRun(
+        is_virtual=fast,
+        speed=speed,
+        seed=seed,
+        junit=junit,
+        report=report,
+        folder=folder,
+        keeps=keep,
+        as_json=json,
+    )
+    terminal_run.call(partial(chosen.check, loaded))
     announce("starting")
     from testbed.scenario import terminal
 
-    wanted = terminal.Wanted(
-        junit=junit, report=report, folder=folder, keeps=keep or folder is not None, as_json=json
-    )
-    pace = None if fast else speed or 1.0
-    running = terminal.run(loaded, wanted, WallClock(), seed=seed, speed=pace)
-    raise typer.Exit(terminal_run.run(running))
+    raise typer.Exit(terminal_run.run(terminal.run(loaded, chosen, WallClock())))
 
 
 def init(
@@ -117,23 +125,17 @@ def init(
     from_model: Model = None,
     from_recording: Recorded = None,
     folder: Place = Path(),
+    json: Json = False,
 ) -> None:
     """Write a first scenario with a small prototype, from a model or a recording."""
-    from broker.errors import Invalid
     from testbed.scenario import init as first
 
-    def write() -> list[Path]:
-        if (from_model is None) == (from_recording is None):
-            raise Invalid(
-                "a first scenario is made of a model or of a recording",
-                hint="add --from-model pump-rig, or --from-recording FILE",
-            )
-        if from_recording is not None:
-            return first.from_recording(folder, name, from_recording)
-        return first.from_model(folder, name, from_model or "")
-
-    files = terminal_run.call(write)
-    out.print(f"wrote {' and '.join(map(str, files))}; run it: testbed run {files[0]} --fast")
+    writing = partial(first.write, folder, name, model=from_model, recording=from_recording)
+    files = terminal_run.call(writing)
+    if json:
+        print_json({"files": [str(file) for file in files]})
+    else:
+        out.print(f"wrote {' and '.join(map(str, files))}; run it: testbed run {files[0]} --fast")
 
 
 def schema() -> None:

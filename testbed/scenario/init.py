@@ -8,7 +8,7 @@ import numpy as np
 
 from broker import namespace
 from broker.clock import NS_PER_S
-from broker.errors import Taken
+from broker.errors import Invalid, Taken
 from broker.streams import Dtype, Signal
 from simulators import catalogue, replay
 from testbed.scenario import whole_file
@@ -47,6 +47,21 @@ async def main() -> None:
 
 run(main())
 '''
+
+
+def write(folder: Path, name: str, *, model: str | None, recording: Path | None) -> list[Path]:
+    """Write a scenario and its prototype for a model or a recording; returns the files.
+
+    Raises Invalid where it is neither or both, and as `from_model` and `from_recording` do.
+    """
+    if (model is None) == (recording is None):
+        raise Invalid(
+            "a first scenario is made of a model or of a recording",
+            hint="add --from-model pump-rig, or --from-recording FILE",
+        )
+    if recording is not None:
+        return from_recording(folder, name, recording)
+    return from_model(folder, name, model or "")
 
 
 def from_model(folder: Path, name: str, model: str) -> list[Path]:

@@ -2,8 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
@@ -15,6 +13,7 @@ from testbed.scenario.loading import LoadedScenario
 from testbed.scenario.matrix_run import MatrixProgress, RunOptions
 from testbed.scenario.result import RunResult
 from testbed.scenario.run_end import RunProgress
+from testbed.scenario.wanted import WantedRun
 from testbed.terminal import durations
 from testbed.terminal.run import Exit
 from testbed.terminal.screen import Screen, out, print_json
@@ -26,36 +25,11 @@ MOST_LINES = 8
 """Runs whose progress is displayed at once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Where the result goes beside the terminal.
-
-    junit, report: files.  folder: for data and logs, None for a temporary one, which stays if
-    `keeps`.
-    """
-
-    junit: Path | None = None
-    report: Path | None = None
-    folder: Path | None = None
-    keeps: bool = False
-    as_json: bool = False
-
-
-async def run(
-    loaded: LoadedScenario,
-    wanted: Wanted,
-    clock: Clock,
-    *,
-    seed: int | None = None,
-    speed: float | None = None,
-) -> Exit:
-    """Run all variants of a scenario, print their verdicts and write the files that are wanted.
-
-    speed: as in `RunOptions`.
-    """
+async def run(loaded: LoadedScenario, wanted: WantedRun, clock: Clock) -> Exit:
+    """Run all variants of a scenario, print their verdicts and write the files that are wanted."""
     screen = Screen(stderr=True)
     async with matrix_run.run_folder(wanted.folder, keeps=wanted.keeps) as folder:
-        options = RunOptions(seed=seed, folder=folder, speed=speed)
+        options = RunOptions(seed=wanted.seed, folder=folder, speed=wanted.pace)
         progress = MatrixProgress()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_display(progress, screen, clock), name="progress")
@@ -66,7 +40,7 @@ async def run(
         if wanted.report is not None:
             report.write(wanted.report, loaded, results, clock.now_ns())
             screen.print(f"report: {wanted.report}")
-        if wanted.keeps:
+        if wanted.keeps or wanted.folder is not None:
             screen.print(f"data and logs stay in {folder}")
     return Exit.DONE if all(result.verdict.passed for result in results) else Exit.NEGATIVE
 

@@ -41,6 +41,8 @@ HELP = [
     ["up", "--help"],
     ["demo", "--help"],
     ["try", "--help"],
+    ["run", "--help"],
+    ["scenario", "init", "--help"],
     ["gateway", "run", "--help"],
     ["history", "--help"],
     ["sign-in", "--help"],

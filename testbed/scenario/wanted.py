@@ -1,0 +1,41 @@
+"""Options of a run beside its scenario, checked before anything runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.errors import Invalid
+from testbed.scenario import loading, whole_file
+from testbed.scenario.loading import LoadedScenario
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedRun:
+    """The options of `testbed run`.
+
+    is_virtual: virtual time, else wall time at a `speed`, 1 if None.  seed: None for those of the
+    file.  junit, report: files.  folder: for data and logs, None for a temporary one, which stays
+    if `keeps`.
+    """
+
+    is_virtual: bool
+    speed: float | None = None
+    seed: int | None = None
+    junit: Path | None = None
+    report: Path | None = None
+    folder: Path | None = None
+    keeps: bool = False
+    as_json: bool = False
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds of the scenario in a second; None for virtual time."""
+        return None if self.is_virtual else self.speed or 1.0
+
+    def check(self, loaded: LoadedScenario) -> None:
+        """Raise Invalid for files that cannot be written, and for what the scenario cannot do."""
+        for path, option in ((self.junit, "--junit"), (self.report, "--report")):
+            if path is not None:
+                whole_file.check(path, option=option)
+        if self.is_virtual and self.speed is not None:
+            raise Invalid("--fast and --speed exclude one another", hint="leave one out")
+        loading.check_mode(loaded, is_virtual=self.is_virtual)
