@@ -135,7 +135,7 @@ def _truth(
             owner, _, signal = entry.on.partition("/")
             if owner == equipment:
                 span = (start_ns + entry.from_ns, start_ns + entry.to_ns)
-                others.append(TruthInterval(entry.fault, *span, signal or LINK))
+                others.append(TruthInterval(entry.fault.value, *span, signal or LINK))
     if source.truth is None and not others:
         return None
     return (*(source.truth or ()), *others)

@@ -5,16 +5,13 @@ import os
 import shutil
 import signal
 import sys
-from pathlib import Path
 
 import orjson
 import psutil
 import pytest
 
 from broker.clock import WallClock
-from testbed.scenario import tested_run
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 SCENARIO = """scenario: short
 duration: 20s
 quantum: 5s
@@ -186,14 +183,6 @@ def has_slow(process):
     """Whether the command has started its prototype."""
     children = psutil.Process(process.pid).children(recursive=True)
     return any("slow.py" in " ".join(each.cmdline()) for each in children)
-
-
-@pytest.mark.parametrize(
-    "file", sorted((EXAMPLES / "scenarios").glob("*.yaml")), ids=lambda file: file.stem
-)
-def test_an_example_passes(file, tmp_path):
-    result = tested_run.run(file, seed=None, folder=tmp_path)
-    assert result.passed, result
 
 
 async def test_at_wall_time_machines_are_read_by_real_gateways(folder):
