@@ -149,7 +149,7 @@ class ReplaySource:
         round_ns = _round_ns(rows.time_ns)
         shifts_ns = [number * round_ns for number in range(placement.rounds(round_ns))]
         time_ns = np.concatenate([rows.time_ns + shift_ns for shift_ns in shifts_ns])
-        values = tuple(np.tile(column, len(shifts_ns)) for column in rows.values)
+        values = tuple(np.concatenate([column] * len(shifts_ns)) for column in rows.values)
         self._rows = SourceColumns.good(distinct(placement.instants(time_ns)), values)
         self._at = 0
         self.truth = None

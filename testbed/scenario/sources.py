@@ -199,7 +199,8 @@ def _spec(address: StreamAddress, signals: tuple[Signal, ...], period_s: float) 
 
 def _portions(rows: SourceColumns) -> Iterator[SourceColumns]:
     """Rows in portions of MOST_VALUES values at most, none for no rows."""
-    most = max(1, MOST_VALUES // len(rows.values))
+    a_row = sum(column.shape[1] if column.ndim > 1 else 1 for column in rows.values)
+    most = max(1, MOST_VALUES // a_row)
     for begin in range(0, len(rows), most):
         yield rows.part(slice(begin, begin + most))
 
@@ -221,7 +222,7 @@ def _wide(rows: SourceColumns, signals: Sequence[Signal], chosen: Sequence[int])
     names = tuple(signals[at].name for at in chosen)
     columns = [rows.values[at] for at in chosen]
     quality = {signals[at].name: rows.quality[at] for at in chosen if rows.quality[at].any()}
-    if all(signals[at].dtype is Dtype.FLOAT64 for at in chosen):
+    if all(signals[at].dtype is Dtype.FLOAT64 and not signals[at].shape for at in chosen):
         return Wide(rows.time_ns, ColumnArray(names, np.array(columns)), quality)
     return Wide(rows.time_ns, dict(zip(names, columns, strict=True)), quality)
 
