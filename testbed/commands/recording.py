@@ -249,16 +249,12 @@ def replay(
     json: Json = False,
 ) -> None:
     """Play recordings as if they were the machines, behind one OPC UA server and on one clock."""
-    from simulators.recordings import RecordedSource
     from simulators.world import Playback, TimestampMode
     from testbed import recording_replay
 
-    def checked() -> tuple[RecordedSource, Playback]:
-        part = recording_replay.Part(skip_s=skip, begin=begin, end=end)
-        source = recording_replay.source(recording, WallClock(), align=align, part=part)
-        return source, Playback(speed, TimestampMode.parse(times))
-
-    recorded, playback = run.call(checked)
+    clock, part = WallClock(), recording_replay.Part(skip_s=skip, begin=begin, end=end)
+    recorded = run.call(lambda: recording_replay.source(recording, clock, align=align, part=part))
+    playback = run.call(lambda: Playback(speed, TimestampMode.parse(times)))
     announce("starting the OPC UA server")
     from testbed.simulator import serving
     from testbed.simulator.machine import SimulatorOptions
@@ -274,4 +270,4 @@ def replay(
         objects=recorded.objects,
     )
     on_event = print_json if json else functools.partial(serving.print_event, out=out)
-    run.run(serving.simulate(source, options, WallClock(), on_event))
+    run.run(serving.simulate(source, options, clock, on_event))
