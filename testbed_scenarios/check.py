@@ -4,6 +4,7 @@ The catalogue says which models, parameters, faults and signals there are.  A pr
 are known only once it runs: of its outputs the stream alone is checked.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
@@ -174,7 +175,8 @@ def _of_size(scenario: Scenario, facts: Mapping[str, EquipmentFacts]) -> Iterato
             continue
         period_ns = equipment.period_ns or facts[name].period_ns
         if period_ns:
-            count += scenario.duration_ns // period_ns * len(facts[name].signals)
+            elements = sum(math.prod(signal.shape) for signal in facts[name].signals)
+            count += scenario.duration_ns // period_ns * elements
     if count > MOST_VALUES:
         yield ScenarioFinding(
             ("duration",),

@@ -113,6 +113,10 @@ def _of_options(
         for at, kind in kinds.items():
             if kind in OF_NUMBERS and signal.dtype not in {Dtype.FLOAT64, Dtype.INT64}:
                 yield ScenarioFinding(at, f"{name} is a {signal.dtype} and cannot have a {kind}")
+            elif signal.shape and kind != SensorFaultKind.DROPOUT:
+                yield ScenarioFinding(
+                    at, f"{name} is an array and cannot have a {kind}; an array can have a dropout"
+                )
 
 
 def _of_conversion(path: Path, right: str, wrong: str) -> Iterator[ScenarioFinding]:

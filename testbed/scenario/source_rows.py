@@ -189,7 +189,7 @@ def columns_of(
     time_ns = np.array([row.time_ns for row in rows], np.int64) + start_ns
     by_signal = zip(*(row.values for row in rows), strict=True) if rows else ((),) * len(signals)
     values = tuple(
-        np.array(column, NUMPY[signal.dtype])
+        np.array(column, NUMPY[signal.dtype]).reshape(len(rows), *signal.shape)
         for signal, column in zip(signals, by_signal, strict=True)
     )
     return SourceColumns.good(distinct(time_ns), values)

@@ -52,6 +52,7 @@ sweep: {equipment.rig.parameters.shut_opening: [0.6, 0.7]}
 seeds: 1..10
 """.replace("  bench:", "  mill: {model: mill}\n  bench:")
 SIGNALS = (Signal("Pressure", unit="bar"), Signal("Running", dtype=Dtype.BOOL))
+SPECTRUM = Signal("Spectrum", unit="g", shape=(4,))
 OPENING = ParameterFacts(default=1.0, low=0.0, high=1.0)
 CATALOGUE = Catalogue(
     models={
@@ -63,7 +64,7 @@ CATALOGUE = Catalogue(
             period_ns=1_000_000_000,
         ),
         "mill": EquipmentFacts(
-            signals=SIGNALS, inputs={"demand": OPENING}, period_ns=1_000_000_000
+            signals=(*SIGNALS, SPECTRUM), inputs={"demand": OPENING}, period_ns=1_000_000_000
         ),
         "tank": EquipmentFacts(signals=SIGNALS, inputs={"inflow": ParameterFacts(unit="L/min")}),
     },
@@ -176,7 +177,7 @@ def test_a_mistake_of_form_is_told_at_its_place(old: str, new: str, sentence: st
 CHECKS = [
     ("duration: 10min", "duration: 10.05s", "f:3:11: duration: 10.05s is no multiple of the quan"),
     ("duration: 10min", "duration: 30d", "f:3:11: duration: it has 2,592,000 quanta of 1s"),
-    ("duration: 10min", "duration: 11d", "f:3:11: duration: the equipment would give 20"),
+    ("duration: 10min", "duration: 11d", "f:3:11: duration: the equipment would give 2"),
     ("model: pump-rig", "model: pump-rg", "f:8:12: equipment.rig.model: there is no model 'pump-"),
     ("model: pump-rig", "model: pump-rg", "did you mean 'pump-rig'?"),
     ("100ms", "300ms", "f:9:13: equipment.rig.period: the quantum, 1s, is no multiple of the"),
@@ -210,6 +211,7 @@ CHECKS = [
         "- {fault: wrong-unit, unit: A, on: mill/Pressure",
         "f:23:31: timeline.6.unit: bar cannot be converted to A (name two units of one kind)",
     ),
+    ("mill/Running", "mill/Spectrum", "f:23:13: timeline.6.fault: Spectrum is an array and cannot"),
     ("stuck, on", "noise, by: 1, on", "f:23:13: timeline.6.fault: Running is a bool and cannot"),
     ("mill/demand", "mill/deman", "f:22:11: timeline.5.set: mill has no input 'deman'; did you"),
     ("mill/demand", "rig/opening", "this input is fed by controller/valve/opening; leave one of"),
