@@ -99,7 +99,7 @@ def run(
     from testbed.scenario import loading
     from testbed.scenario.wanted import WantedRun
 
-    loaded = terminal_run.call(partial(loading.load, file))
+    loaded = terminal_run.call(partial(loading.load, file, WallClock()))
     if check:
         out.print(f"{file} is right: {loading.summary(loaded.scenario)}")
         return
