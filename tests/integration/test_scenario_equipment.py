@@ -4,10 +4,10 @@ import pytest
 
 from broker.batch import BAD, GOOD, UNCERTAIN
 from broker.clock import NS_PER_S, SteppedClock, WallClock, text_of
-from broker.errors import Invalid
+from broker.errors import Invalid, Taken
 from broker.recordings import bundle
 from broker.recordings.manifest import CoveringGrant
-from testbed.scenario import loading, recorded_equipment, tested_run
+from testbed.scenario import init, loading, recorded_equipment, tested_run
 from testbed.scenario.source_rows import LOST
 from testbed_scenarios.model import RecordingEquipment
 from testbed_scenarios.observations import TruthInterval
@@ -179,3 +179,54 @@ def test_recordings_with_one_begin_are_in_step(tmp_path):
     assert (rows[1].time_ns // NS_PER_S).tolist() == [1, 2, 3, 4, 5]
     with pytest.raises(Invalid, match="write another `begin`"):
         played(late.path, begin=text_of(T0 + 9 * NS_PER_S))
+
+
+# --- a first scenario from a mapping -------------------------------------------------------------
+
+MAPPING = """
+organisation: factory
+equipment: oven
+kind: simulated
+name: Oven
+opcua: {url: 'opc.tcp://127.0.0.1:4840', security: none}
+streams:
+  heat:
+    period_s: 0.5
+    signals:
+      Zone 1: {node: 'nsu=urn:x;s=z1', unit: Cel, low: 20, high: 300}
+      Door: {node: 'nsu=urn:x;s=door', dtype: bool}
+      Job: {node: 'nsu=urn:x;s=job', dtype: string}
+      Count: {node: 'nsu=urn:x;s=count', dtype: int64}
+      Wave: {node: 'nsu=urn:x;s=wave', shape: [4]}
+  rig:
+    signals:
+      Pressure: {node: 'nsu=urn:x;s=p', unit: bar}
+"""
+
+
+def first(folder, **sources):
+    absent = {"model": None, "recording": None, "mapping": None}
+    return init.write(folder, "oven", WallClock(), **absent | sources)
+
+
+def test_a_mapping_becomes_rows_in_its_form_or_a_model_with_its_signals(tmp_path):
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text(MAPPING)
+    written = first(tmp_path, mapping=mapping)
+    assert "testbed recording create oven-heat --stream factory/oven/heat" in written.notes[0]
+    assert written.notes[0].endswith("arrays are left out: Wave")
+    assert "factory/oven/rig has the signals of the model pump-rig" in written.notes[1]
+    equipment = loading.load(written.files[0], WallClock()).scenario.equipment
+    assert [type(part).__name__ for part in equipment.values()] == [
+        "RecordingEquipment",
+        "ModelEquipment",
+    ]
+    rows = played(tmp_path / "oven-heat").advance(10 * NS_PER_S, {})
+    assert len(rows) == 20
+    zone, door, job, count = rows.values
+    assert (zone.min() > 20) & (zone.max() < 300)
+    assert (door.dtype, count.dtype, job[0]) == (bool, "int64", "")
+    with pytest.raises(Taken):
+        first(tmp_path, mapping=mapping)
+    with pytest.raises(Invalid, match="of a model, of a recording or of a mapping"):
+        first(tmp_path, mapping=mapping, model="pump-rig")
