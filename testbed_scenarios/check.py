@@ -45,16 +45,14 @@ def findings(
     if not of_sweep:
         own = catalogue_of or (lambda _: catalogue)
         for path in scenario.sweep:
-            of_variant = own if _is_of_files(scenario, path) else (lambda _: catalogue)
+            of_variant = own if _changes_files(path) else (lambda _: catalogue)
             yield from _of_sweep(scenario, path, of_variant, {*of_scenario})
 
 
-def _is_of_files(scenario: Scenario, path: str) -> bool:
-    """Whether a path of a sweep leads into an equipment with a file, but not to its numbers."""
+def _changes_files(path: str) -> bool:
+    """Whether a path of a sweep leads to equipment or to one of its fields, but no further."""
     steps = path.split(".")
-    equipment = scenario.equipment.get(steps[1]) if steps[0] == "equipment" else None
-    has_file = equipment is not None and not isinstance(equipment, ModelEquipment)
-    return has_file and len(steps) == DEPTH_OF_FIELDS
+    return steps[0] == "equipment" and len(steps) <= DEPTH_OF_FIELDS
 
 
 def _of_sweep(
