@@ -14,12 +14,16 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterFacts:
-    """A number that a model or an FMU takes.  low, high: its range, None where it is open."""
+    """A number that a model or an FMU takes.
+
+    low, high: its range, None where it is open.  is_whole: whether it has no fraction.
+    """
 
     default: float | None = None
     unit: str = "1"
     low: float | None = None
     high: float | None = None
+    is_whole: bool = False
     description: str = ""
 
 
@@ -30,7 +34,7 @@ class EquipmentFacts:
     inputs: `default` is the value of an input that nothing feeds; None if it must be fed.
     faults: name -> description; a file has none.  period_ns: time between rows where the scenario
     does not say it; None of a recording.  first_ns, last_ns: instants of a recording's first and
-    last row.
+    last row.  rows: of a recording.
     """
 
     signals: tuple[Signal, ...]
@@ -41,6 +45,7 @@ class EquipmentFacts:
     period_ns: int | None = None
     first_ns: int | None = None
     last_ns: int | None = None
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ are known only once it runs: of its outputs the stream alone is checked.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from testbed_scenarios import expectation_check, matrix, quantities, timeline_check
@@ -26,27 +26,49 @@ MOST_VALUES = 20_000_000
 """Most values of all signals of the equipment in a run, which are held in memory."""
 
 
-def findings(scenario: Scenario, catalogue: Catalogue) -> Iterator[ScenarioFinding]:
-    """Everything wrong with a scenario and with the values of its sweep, part by part."""
+DEPTH_OF_FIELDS = 3
+"""Steps of a path such as `equipment.rig.fmu`."""
+CatalogueOf = Callable[[Scenario], Catalogue]
+"""Reads the files of a variant of a scenario."""
+
+
+def findings(
+    scenario: Scenario, catalogue: Catalogue, catalogue_of: CatalogueOf | None = None
+) -> Iterator[ScenarioFinding]:
+    """Everything wrong with a scenario and with the values of its sweep, part by part.
+
+    catalogue_of: for a sweep over the files of equipment; None where none is to be read for it.
+    """
     of_scenario = list(_of_scenario(scenario, catalogue))
     yield from of_scenario
     of_sweep = list(matrix.findings(scenario))
     yield from of_sweep
     if not of_sweep:
-        yield from _of_sweep(scenario, catalogue, {*of_scenario})
+        own = catalogue_of or (lambda _: catalogue)
+        for path in scenario.sweep:
+            of_variant = own if _changes_files(path) else (lambda _: catalogue)
+            yield from _of_sweep(scenario, path, of_variant, {*of_scenario})
+
+
+def _changes_files(path: str) -> bool:
+    """Whether a path of a sweep leads to equipment or to one of its fields, but no further."""
+    steps = path.split(".")
+    return steps[0] == "equipment" and len(steps) <= DEPTH_OF_FIELDS
 
 
 def _of_sweep(
-    scenario: Scenario, catalogue: Catalogue, known: AbstractSet[ScenarioFinding]
+    scenario: Scenario,
+    path: str,
+    catalogue_of: CatalogueOf,
+    known: AbstractSet[ScenarioFinding],
 ) -> Iterator[ScenarioFinding]:
     """Findings about a scenario with one value of its sweep, that it does not have without."""
-    for path, values in scenario.sweep.items():
-        for index, value in enumerate(values):
-            variant = matrix.with_values(scenario, {path: value})
-            for finding in _of_scenario(variant, catalogue):
-                if finding not in known:
-                    at = ("sweep", path) if finding.is_name else ("sweep", path, str(index))
-                    yield ScenarioFinding(at, finding.sentence, finding.is_name)
+    for index, value in enumerate(scenario.sweep[path]):
+        variant = matrix.with_values(scenario, {path: value})
+        for finding in _of_scenario(variant, catalogue_of(variant)):
+            if finding not in known:
+                at = ("sweep", path) if finding.is_name else ("sweep", path, str(index))
+                yield ScenarioFinding(at, finding.sentence, finding.is_name)
 
 
 def _of_scenario(scenario: Scenario, catalogue: Catalogue) -> Iterator[ScenarioFinding]:
@@ -169,20 +191,28 @@ def _of_replay(
 
 
 def _of_size(scenario: Scenario, facts: Mapping[str, EquipmentFacts]) -> Iterator[ScenarioFinding]:
-    count = 0
-    for name, equipment in scenario.equipment.items():
-        if isinstance(equipment, CsvEquipment | RecordingEquipment) or name not in facts:
-            continue
-        period_ns = equipment.period_ns or facts[name].period_ns
-        if period_ns:
-            elements = sum(math.prod(signal.shape) for signal in facts[name].signals)
-            count += scenario.duration_ns // period_ns * elements
+    count = sum(
+        _row_count(scenario.duration_ns, equipment, facts[name])
+        * sum(math.prod(signal.shape) for signal in facts[name].signals)
+        for name, equipment in scenario.equipment.items()
+        if name in facts
+    )
     if count > MOST_VALUES:
         yield ScenarioFinding(
             ("duration",),
             f"the equipment would give {count:,} values, and {MOST_VALUES:,} are the most; write a"
             " shorter duration or longer periods",
         )
+
+
+def _row_count(duration_ns: int, equipment: AnyEquipment, facts: EquipmentFacts) -> int:
+    """The number of rows of an equipment in a run, about that of a recording."""
+    if isinstance(equipment, ModelEquipment | FmuEquipment):
+        period_ns = equipment.period_ns or facts.period_ns
+        return duration_ns // period_ns if period_ns else 0
+    span_ns = (facts.last_ns or 0) - (facts.first_ns or 0)
+    rounds = duration_ns * equipment.speed / span_ns if span_ns else 1.0
+    return round(facts.rows * (rounds if equipment.loop else min(rounds, 1.0)))
 
 
 def _of_prototypes(scenario: Scenario, streams: ScenarioStreams) -> Iterator[ScenarioFinding]:

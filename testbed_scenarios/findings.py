@@ -54,3 +54,5 @@ def of_range(
         low = "…" if facts.low is None else f"{facts.low:g}"
         high = "…" if facts.high is None else f"{facts.high:g}"
         yield ScenarioFinding(path, f"{amount.number:g} is outside {low} to {high}{unit}")
+    elif facts.is_whole and not amount.number.is_integer():
+        yield ScenarioFinding(path, f"{name} is a whole number, and {amount.number:g} is none")

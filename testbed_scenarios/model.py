@@ -65,7 +65,7 @@ class FmuEquipment(ScenarioPart):
     period_ns: DurationNs | None = Field(
         default=None,
         alias="period",
-        description="time between two rows (default: the FMU's own step, or 1s)",
+        description="time between two rows (default: the FMU's own step, or 100ms)",
     )
     parameters: dict[str, Quantity] = Field(
         default_factory=dict, description="start values of the FMU's parameters"
@@ -84,7 +84,7 @@ class Replayed(ScenarioPart):
         default=None,
         alias="begin",
         description="the recording's instant at the scenario's start (default: that of its first"
-        " row); the same for several keeps them in step",
+        " row, of whichever stream); the same for several keeps them in step",
     )
     speed: float = Field(
         default=1.0, gt=0, le=1e6, description="recorded seconds in a second of the scenario"

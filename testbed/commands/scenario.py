@@ -60,6 +60,10 @@ Recorded = Annotated[
         "--from-recording", help="a recording, a CSV file (default: none)", metavar="FILE"
     ),
 ]
+MappingFile = Annotated[
+    Path | None,
+    typer.Option("--from-mapping", help="mapping of a gateway (default: none)", metavar="FILE"),
+]
 Place = Annotated[Path, typer.Option(help="folder for the files (default: the present one)")]
 
 scenario = typer.Typer(
@@ -99,7 +103,7 @@ def run(
     from testbed.scenario import loading
     from testbed.scenario.wanted import WantedRun
 
-    loaded = terminal_run.call(partial(loading.load, file))
+    loaded = terminal_run.call(partial(loading.load, file, WallClock()))
     if check:
         out.print(f"{file} is right: {loading.summary(loaded.scenario)}")
         return
@@ -124,18 +128,25 @@ def init(
     name: Annotated[str, typer.Argument(help="name of the scenario, in lower case with hyphens")],
     from_model: Model = None,
     from_recording: Recorded = None,
+    from_mapping: MappingFile = None,
     folder: Place = Path(),
     json: Json = False,
 ) -> None:
-    """Write a first scenario with a small prototype, from a model or a recording."""
+    """Write a first scenario with a small prototype, from a model, a recording or a mapping."""
     from testbed.scenario import init as first
 
-    writing = partial(first.write, folder, name, model=from_model, recording=from_recording)
-    files = terminal_run.call(writing)
+    writing = partial(first.write, folder, name, WallClock())
+    written = terminal_run.call(
+        partial(writing, model=from_model, recording=from_recording, mapping=from_mapping)
+    )
     if json:
-        print_json({"files": [str(file) for file in files]})
-    else:
-        out.print(f"wrote {' and '.join(map(str, files))}; run it: testbed run {files[0]} --fast")
+        files = [str(file) for file in written.files]
+        print_json({"files": files, "notes": list(written.notes)})
+        return
+    for note in written.notes:
+        out.print(note)
+    files_text = " and ".join(map(str, written.files))
+    out.print(f"wrote {files_text}; run it: testbed run {written.files[0]} --fast")
 
 
 def schema() -> None:

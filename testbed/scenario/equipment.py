@@ -9,10 +9,16 @@ from simulators import catalogue, replay
 from simulators.faults import Fault
 from testbed.scenario import source_rows
 from testbed.scenario.plan import RunPlan
+from testbed.scenario.run_end import EquipmentRefused
 from testbed.scenario.sensor_link import EquipmentLink, FaultySensors
 from testbed.scenario.source_rows import EquipmentSource, ModelSource, Placement, ReplaySource
 from testbed.scenario.sources import InputStepAt, SimulatedEquipment
-from testbed_scenarios.model import CsvEquipment, ModelEquipment
+from testbed_scenarios.model import (
+    CsvEquipment,
+    FmuEquipment,
+    ModelEquipment,
+    RecordingEquipment,
+)
 from testbed_scenarios.model import Equipment as EquipmentPart
 from testbed_scenarios.observations import TruthInterval
 from testbed_scenarios.timeline import PlannedEntry
@@ -23,12 +29,15 @@ LINK = "(link)"
 
 
 def make(plan: RunPlan) -> list[SimulatedEquipment]:
-    """Make all equipment of a run; reads the files that it plays.  Raises Invalid."""
+    """Make all equipment of a run; reads the files that it plays.  Raises EquipmentRefused."""
     timeline = plan.timeline()
-    return [
-        _made_equipment(plan, name, part, timeline)
-        for name, part in plan.scenario.equipment.items()
-    ]
+    machines = []
+    for name, part in plan.scenario.equipment.items():
+        try:
+            machines.append(_made_equipment(plan, name, part, timeline))
+        except Invalid as exc:
+            raise EquipmentRefused(exc.message, name=name, hint=exc.hint) from exc
+    return machines
 
 
 def _made_equipment(
@@ -36,7 +45,7 @@ def _made_equipment(
 ) -> SimulatedEquipment:
     start_ns = plan.scenario.start_ns
     source, period_ns = _source(plan, name, part, timeline)
-    inputs = part.inputs if isinstance(part, ModelEquipment) else {}
+    inputs = part.inputs if isinstance(part, ModelEquipment | FmuEquipment) else {}
     faults = [e for e in timeline if isinstance(e, LinkFault) and e.on == name]
     return SimulatedEquipment(
         name=name,
@@ -69,8 +78,12 @@ def _source(
             return source, source.period_ns
         case CsvEquipment():
             return _csv(plan, part), 0
-        case _:
-            raise Invalid(f"equipment {name} is of a kind that this version does not run")
+        case FmuEquipment():
+            from testbed.scenario import fmu_equipment  # noqa: PLC0415 - few scenarios have one
+
+            return fmu_equipment.source(plan.base / part.fmu, part, plan.scenario.start_ns)
+        case RecordingEquipment():
+            return _recording(plan, part), 0
 
 
 def _model(
@@ -111,6 +124,14 @@ def _csv(plan: RunPlan, part: CsvEquipment) -> ReplaySource:
     )
     recorded = source_rows.columns_of(rows, recording.signals, 0)
     return ReplaySource(recording.signals, recorded, placement, source_rows.labelled(rows))
+
+
+def _recording(plan: RunPlan, part: RecordingEquipment) -> ReplaySource:
+    from testbed.scenario import recorded_equipment  # noqa: PLC0415 - few scenarios have one
+
+    folder = plan.base / part.recording
+    start_ns, end_ns = plan.scenario.start_ns, plan.end_ns
+    return recorded_equipment.source(folder, part, start_ns=start_ns, end_ns=end_ns)
 
 
 def _steps(

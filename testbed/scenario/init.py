@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from broker import namespace
-from broker.clock import NS_PER_S
+from broker.clock import NS_PER_S, Clock
 from broker.errors import Invalid, Taken
 from broker.streams import Dtype, Signal
 from simulators import catalogue, replay
@@ -49,19 +50,62 @@ run(main())
 '''
 
 
-def write(folder: Path, name: str, *, model: str | None, recording: Path | None) -> list[Path]:
-    """Write a scenario and its prototype for a model or a recording; returns the files.
+@dataclass(frozen=True, slots=True)
+class FirstScenario:
+    """The files that were written, and sentences about what was chosen."""
 
-    Raises Invalid where it is neither or both, and as `from_model` and `from_recording` do.
+    files: list[Path]
+    notes: tuple[str, ...] = ()
+
+
+def write(
+    folder: Path,
+    name: str,
+    clock: Clock,
+    *,
+    model: str | None,
+    recording: Path | None,
+    mapping: Path | None,
+) -> FirstScenario:
+    """Write a scenario and its prototype for a model, a recording or a gateway's mapping.
+
+    Raises Invalid where it is none of them or several, and as `from_model`, `from_recording` and
+    `from_mapping` do.
     """
-    if (model is None) == (recording is None):
+    if sum(each is not None for each in (model, recording, mapping)) != 1:
         raise Invalid(
-            "a first scenario is made of a model or of a recording",
-            hint="add --from-model pump-rig, or --from-recording FILE",
+            "a first scenario is made of a model, of a recording or of a mapping",
+            hint="add --from-model pump-rig, --from-recording FILE, or --from-mapping FILE",
         )
+    if mapping is not None:
+        return from_mapping(folder, name, mapping, clock)
     if recording is not None:
-        return from_recording(folder, name, recording)
-    return from_model(folder, name, model or "")
+        return FirstScenario(from_recording(folder, name, recording))
+    return FirstScenario(from_model(folder, name, model or ""))
+
+
+def from_mapping(folder: Path, name: str, mapping: Path, clock: Clock) -> FirstScenario:
+    """Write a scenario and its prototype for a gateway's mapping, with an equipment a stream.
+
+    A model stands for the machine where one has its signals, else a recording of made-up rows is
+    written.  Raises Unknown or Invalid for a mapping that cannot be read, Taken if a file is there.
+    """
+    from gateway.mapping import file as mapping_file  # noqa: PLC0415 - for mappings alone
+    from testbed.scenario import mapping_equipment  # noqa: PLC0415
+
+    chosen = mapping_equipment.choose(mapping_file.load(mapping), folder, name)
+    lines = ["equipment:"]
+    for each in chosen:
+        lines.append(f"  # stands for {each.spec.address} of {mapping.name}")
+        made_of = f"model: {each.model}" if each.model else f"recording: {each.folder.name}"
+        lines.append(f"  {each.name}: {{{made_of}}}")
+    signal = _first_number(chosen[0].spec.signals)
+    rows = max(2, round(LEARNS_S / chosen[0].period_s))
+    files = _written(folder, name, (f"{DURATION_S}s", lines, _expectations("")), signal, rows)
+    for each in chosen:
+        if not each.model:
+            mapping_equipment.write_rows(each, clock)
+    return FirstScenario(files, tuple(each.sentence for each in chosen))
 
 
 def from_model(folder: Path, name: str, model: str) -> list[Path]:
@@ -108,7 +152,7 @@ def from_recording(folder: Path, name: str, recording: Path) -> list[Path]:
 
 
 def _first_number(signals: Sequence[Signal]) -> str:
-    numbers = [signal.name for signal in signals if signal.dtype is Dtype.FLOAT64]
+    numbers = [signal.name for signal in signals if signal.type is Dtype.FLOAT64]
     return (numbers or [signals[0].name])[0]
 
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from broker.clock import NS_PER_S
-from broker.errors import BedError, Invalid, Unknown
+from broker.clock import NS_PER_S, Clock
+from broker.errors import Invalid, Unknown
 from broker.run_clock import COORDINATOR
 from simulators import catalogue as simulator_catalogue
-from simulators import replay
 from simulators.stepped import ModelInfo
 from testbed.scenario import programs
+from testbed.scenario.equipment_files import EquipmentFiles
 from testbed_scenarios import check, matrix, quantities
 from testbed_scenarios import file as scenario_file
 from testbed_scenarios.catalogue import Catalogue, EquipmentFacts, ParameterFacts
@@ -55,16 +56,18 @@ class LoadedScenario:
         return self.file.refused([ScenarioFinding(path, sentence)])
 
 
-def load(path: Path) -> LoadedScenario:
+def load(path: Path, clock: Clock) -> LoadedScenario:
     """Read a scenario file and check all that needs no run.
 
+    clock: says whether a grant has ended that a recording was made under.
     Raises Unknown if there is no such file, Invalid with everything that is wrong, each at its line
     and column.
     """
     text = _text(path)
     file = scenario_file.read(text, str(path))
     loaded = LoadedScenario(path, text, file)
-    findings = list(check.findings(file.scenario, catalogue_of(file.scenario, loaded.base)))
+    read_files = partial(catalogue_of, base=loaded.base, clock=clock)
+    findings = list(check.findings(file.scenario, read_files(file.scenario), read_files))
     findings += programs.findings(loaded.base, file.scenario.prototypes)
     findings += _reserved_names(file.scenario)
     if findings:
@@ -94,8 +97,11 @@ def _only_virtual(loaded: LoadedScenario) -> Iterator[ScenarioFinding]:
             if isinstance(value, str):
                 sentence = "an input that a signal feeds needs virtual time: add --fast"
                 yield ScenarioFinding((*path, "inputs", key), sentence)
+        if isinstance(part, FmuEquipment | RecordingEquipment):
+            noun = "an FMU" if isinstance(part, FmuEquipment) else "a recording"
+            yield ScenarioFinding(path, f"{noun} is equipment in virtual time alone: add --fast")
         if isinstance(part, CsvEquipment) and part.model_fields_set != {"csv"}:
-            yield ScenarioFinding(path, "a recording is played as a whole at wall time: add --fast")
+            yield ScenarioFinding(path, "a CSV file is played as a whole at wall time: add --fast")
     for index, entry in enumerate(loaded.scenario.timeline):
         is_drawn_model = isinstance(entry, FaultDraw) and "/" not in entry.on
         if not isinstance(entry, ModelFault) and not is_drawn_model:
@@ -129,25 +135,11 @@ def _reserved_names(scenario: Scenario) -> Iterator[ScenarioFinding]:
             )
 
 
-def catalogue_of(scenario: Scenario, base: Path) -> Catalogue:
+def catalogue_of(scenario: Scenario, base: Path, clock: Clock) -> Catalogue:
     """All that a scenario is checked against: the models, and the files that it names."""
-    files: dict[str, EquipmentFacts] = {}
-    problems: dict[tuple[str, ...], str] = {}
-    for name, equipment in scenario.equipment.items():
-        path = ("equipment", name)
-        match equipment:
-            case CsvEquipment(csv=file):
-                try:
-                    files[name] = _facts_of_csv(base / file)
-                except BedError as exc:
-                    problems[*path, "csv"] = str(exc)
-            case FmuEquipment():
-                problems[*path, "fmu"] = "this version runs no FMU"
-            case RecordingEquipment():
-                problems[*path, "recording"] = "this version plays no recording but a CSV file"
-            case _:
-                pass
-    return Catalogue(models=models(), files=files, problems=problems)
+    files = EquipmentFiles(base, clock)
+    files.read(scenario)
+    return Catalogue(models=models(), files=files.facts, problems=files.problems)
 
 
 def models() -> Mapping[str, EquipmentFacts]:
@@ -182,15 +174,6 @@ def _facts_of_model(info: ModelInfo) -> EquipmentFacts:
         faults=info.faults,
         description=info.description,
         period_ns=round(info.period_s * NS_PER_S),
-    )
-
-
-def _facts_of_csv(file: Path) -> EquipmentFacts:
-    recording = replay.read(file)
-    return EquipmentFacts(
-        signals=recording.signals,
-        first_ns=recording.content[0].time_ns,
-        last_ns=recording.content[-1].time_ns,
     )
 
 

@@ -18,7 +18,7 @@ from testbed.scenario import run, wall_run
 from testbed.scenario.loading import LoadedScenario
 from testbed.scenario.plan import RunPlan
 from testbed.scenario.result import RunResult
-from testbed.scenario.run_end import PrototypeRefused, RunEnd, RunProgress
+from testbed.scenario.run_end import EquipmentRefused, PrototypeRefused, RunEnd, RunProgress
 from testbed_scenarios import matrix
 from testbed_scenarios.matrix import ScenarioVariant
 
@@ -76,8 +76,8 @@ async def run_all(
 ) -> list[RunResult]:
     """Run all variants of a scenario in virtual time; returns their results in the file's order.
 
-    Raises Invalid for what the scenario, or a prototype
-    that never takes part, has wrong, at its place in the file.
+    Raises Invalid for what the scenario, an equipment whose source fails, or a prototype that never
+    takes part, has wrong, at its place in the file.
     """
     chosen = plans(loaded, options)
     scenario_hash = hashlib.sha256(loaded.text.encode()).hexdigest()
@@ -112,11 +112,12 @@ async def _run(plan: RunPlan, clock: Clock, progress: RunProgress, speed: float 
 
 
 def _placed(loaded: LoadedScenario, failure: BedError) -> BedError:
-    """The error of a run; one of a prototype that never took part is at its place in the file."""
-    if not isinstance(failure, PrototypeRefused):
+    """The error of a run; one of a part of the scenario is at its place in the file."""
+    if not isinstance(failure, PrototypeRefused | EquipmentRefused):
         return failure
     sentence = f"{failure.message} ({failure.hint})" if failure.hint else failure.message
-    return loaded.refused("prototypes", failure.name, sentence=sentence)
+    part = "prototypes" if isinstance(failure, PrototypeRefused) else "equipment"
+    return loaded.refused(part, failure.name, sentence=sentence)
 
 
 @asynccontextmanager

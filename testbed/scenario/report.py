@@ -61,7 +61,9 @@ class RunPage:
         )
         return {
             "seed": str(plan.seed),
-            "virtual time": f"{text_of(plan.scenario.start_ns)} and {statistics}",
+            "virtual time"
+            if statistics.is_virtual
+            else "time": f"{text_of(plan.scenario.start_ns)} and {statistics}",
             "quanta": f"{plan.quanta:,} of {plan.scenario.quantum_ns / NS_PER_S:g} s",
             "waited for": slowest or "nobody",
             "started in": f"{end.started_s:.1f} s",

@@ -80,6 +80,9 @@ async def _opened(
             observe=record.observe,
             is_ahead=not sources.is_fed_back,
         )
-        async with opening as run_clock:
-            virtual.take_clock(run_clock, owner)
-            yield virtual
+        try:
+            async with opening as run_clock:
+                virtual.take_clock(run_clock, owner)
+                yield virtual
+        finally:
+            await sources.close()

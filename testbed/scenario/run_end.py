@@ -21,6 +21,16 @@ class PrototypeRefused(Invalid):
         self.name = name
 
 
+class EquipmentRefused(Invalid):
+    """An equipment whose source fails, so that there is nothing to judge.  name: in the file."""
+
+    code = "equipment_refused"
+
+    def __init__(self, message: str, *, name: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+
+
 @dataclass(slots=True)
 class RunProgress:
     """How far a run is, to be displayed.

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from broker.batch import NUMPY, Quality, Times
+from broker.batch import GOOD, NUMPY, Quality, Times, no_value
 from broker.clock import NS_PER_S
 from broker.streams import Signal
-from simulators.model import Model, SourceRow
+from simulators.model import NO_SAMPLE, Model, SourceRow, SourceValue
 from testbed_scenarios.observations import TruthInterval
 
-LOST = 255
+LOST = NO_SAMPLE
 """In the place of a quality: the sample is missing."""
 
 
@@ -44,6 +44,10 @@ class SourceColumns:
             tuple(column[chosen] for column in self.values),
             tuple(column[chosen] for column in self.quality),
         )
+
+    def shifted(self, shift_ns: int) -> "SourceColumns":
+        """The rows at other instants."""
+        return SourceColumns(self.time_ns + shift_ns, self.values, self.quality)
 
     @classmethod
     def joined(cls, pieces: Sequence["SourceColumns"]) -> "SourceColumns":
@@ -87,10 +91,12 @@ class EquipmentSource(Protocol):
 class ModelSource:
     """Rows of a model, which its inputs act on."""
 
-    def __init__(self, model: Model, start_ns: int, truth: tuple[TruthInterval, ...]) -> None:
+    def __init__(
+        self, model: Model, start_ns: int, truth: tuple[TruthInterval, ...] | None
+    ) -> None:
         """start_ns: instant of the model's first row."""
         self.signals = model.signals
-        self.truth: tuple[TruthInterval, ...] | None = truth
+        self.truth = truth
         self._model = model
         self._start_ns = start_ns
         self.period_ns = round(model.period_s * NS_PER_S)
@@ -148,9 +154,9 @@ class ReplaySource:
         rows = recorded.part(recorded.time_ns >= placement.begin_ns)
         round_ns = _round_ns(rows.time_ns)
         shifts_ns = [number * round_ns for number in range(placement.rounds(round_ns))]
-        time_ns = np.concatenate([rows.time_ns + shift_ns for shift_ns in shifts_ns])
-        values = tuple(np.concatenate([column] * len(shifts_ns)) for column in rows.values)
-        self._rows = SourceColumns.good(distinct(placement.instants(time_ns)), values)
+        rounds = SourceColumns.joined([rows.shifted(shift_ns) for shift_ns in shifts_ns])
+        time_ns = distinct(placement.instants(rounds.time_ns))
+        self._rows = SourceColumns(time_ns, rounds.values, rounds.quality)
         self._at = 0
         self.truth = None
         if truth is not None:
@@ -185,14 +191,28 @@ def _round_ns(time_ns: Times) -> int:
 def columns_of(
     rows: Sequence[SourceRow], signals: Sequence[Signal], start_ns: int
 ) -> SourceColumns:
-    """Rows as columns; start_ns: added to their time stamps."""
+    """Rows as columns; start_ns: added to their time stamps.
+
+    A sample that is bad or missing has a value that stands for none.
+    """
     time_ns = np.array([row.time_ns for row in rows], np.int64) + start_ns
     by_signal = zip(*(row.values for row in rows), strict=True) if rows else ((),) * len(signals)
     values = tuple(
-        np.array(column, NUMPY[signal.dtype]).reshape(len(rows), *signal.shape)
-        for signal, column in zip(signals, by_signal, strict=True)
+        _column(column, signal) for signal, column in zip(signals, by_signal, strict=True)
     )
-    return SourceColumns.good(distinct(time_ns), values)
+    if not any(row.quality for row in rows):
+        return SourceColumns.good(distinct(time_ns), values)
+    good = (GOOD,) * len(signals)
+    codes = zip(*(row.quality or good for row in rows), strict=True)
+    quality = tuple(np.array(column, np.uint8) for column in codes)
+    return SourceColumns(distinct(time_ns), values, quality)
+
+
+def _column(cells: Sequence[SourceValue], signal: Signal) -> npt.NDArray[Any]:
+    """The values of a signal, array[n] or array[n, elements]; None becomes what stands for none."""
+    none = no_value(signal.type)
+    present = [none if cell is None else cell for cell in cells]
+    return np.array(present, NUMPY[signal.dtype]).reshape(len(cells), *signal.shape)
 
 
 def distinct(time_ns: Times) -> Times:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -10,9 +11,12 @@ from broker import api_client, messages
 from broker.batch import Batch, ColumnArray, MayRepeat, Source, Wide
 from broker.bus import client
 from broker.clock import NS_PER_S
+from broker.errors import Invalid
 from broker.namespace import EquipmentKind, StreamAddress, StreamTopic, Verb
 from broker.streams import Dtype, Signal, StreamSpec, Trigger
+from testbed.scenario.blocking_source import BlockingSource
 from testbed.scenario.plan import RunPlan
+from testbed.scenario.run_end import EquipmentRefused
 from testbed.scenario.run_record import RunRecord
 from testbed.scenario.sensor_link import EquipmentLink, FaultySensors
 from testbed.scenario.source_rows import LOST, EquipmentSource, SourceColumns
@@ -127,6 +131,12 @@ class RunSources:
                 proposed.append(_spec(self._plan.truth(each.name), TRUTH_SIGNALS, period_s))
         return proposed
 
+    async def close(self) -> None:
+        """End the processes that compute rows."""
+        for each in self._equipment:
+            if isinstance(each.source, BlockingSource):
+                await each.source.close()
+
     def take_registered(self, specs: Sequence[StreamSpec]) -> None:
         """Take the specs under the versions that the registry gave them."""
         for spec in specs:
@@ -151,7 +161,9 @@ class RunSources:
         until_ns = self._plan.scenario.start_ns + quantum * self._plan.scenario.quantum_ns
         from_ns = until_ns - self._plan.scenario.quantum_ns
         batches: list[tuple[StreamAddress, Batch]] = []
-        computed = [(each, self._advance(each, from_ns, until_ns)) for each in self._equipment]
+        computed = [
+            (each, await self._advanced(each, from_ns, until_ns)) for each in self._equipment
+        ]
         for each, rows in computed:
             measured = self._plan.stream(each.name)
             names = [signal.name for signal in each.source.signals]
@@ -165,6 +177,18 @@ class RunSources:
                 for part in _portions(_truth_of(rows, each.truth)):
                     batches.append((truth, self._batch(truth, _frames(part, TRUTH_SIGNALS))))
         return batches
+
+    async def _advanced(
+        self, each: SimulatedEquipment, from_ns: int, until_ns: int
+    ) -> SourceColumns:
+        """The rows of an equipment in a quantum; raises EquipmentRefused where its source fails."""
+        advance = partial(self._advance, each, from_ns, until_ns)
+        try:
+            if isinstance(each.source, BlockingSource):
+                return await each.source.call(advance)
+            return advance()
+        except Invalid as exc:
+            raise EquipmentRefused(exc.message, name=each.name, hint=exc.hint) from exc
 
     def _advance(self, each: SimulatedEquipment, from_ns: int, until_ns: int) -> SourceColumns:
         """The rows of an equipment in a quantum, with its inputs as they are then."""
@@ -222,7 +246,7 @@ def _wide(rows: SourceColumns, signals: Sequence[Signal], chosen: Sequence[int])
     names = tuple(signals[at].name for at in chosen)
     columns = [rows.values[at] for at in chosen]
     quality = {signals[at].name: rows.quality[at] for at in chosen if rows.quality[at].any()}
-    if all(signals[at].dtype is Dtype.FLOAT64 and not signals[at].shape for at in chosen):
+    if all(signals[at].type is Dtype.FLOAT64 for at in chosen):
         return Wide(rows.time_ns, ColumnArray(names, np.array(columns)), quality)
     return Wide(rows.time_ns, dict(zip(names, columns, strict=True)), quality)
 

@@ -97,7 +97,8 @@ def run(path: Path, *, seed: int | None, folder: Path) -> TestedRun:
 
     Raises Invalid for a scenario with several runs: choose one with `seed`.
     """
-    loaded = loading.load(path)
+    clock = WallClock()
+    loaded = loading.load(path, clock)
     loading.check_mode(loaded, is_virtual=True)
     options = RunOptions(seed=seed, folder=folder)
     chosen = matrix_run.plans(loaded, options)
@@ -106,7 +107,7 @@ def run(path: Path, *, seed: int | None, folder: Path) -> TestedRun:
             f"{path} has {len(chosen)} runs, and a test is about one",
             hint="pass seed=…, and sweep with pytest.mark.parametrize",
         )
-    running = matrix_run.run_all(loaded, options, WallClock(), MatrixProgress())
+    running = matrix_run.run_all(loaded, options, clock, MatrixProgress())
     with ThreadPoolExecutor(1) as thread:  # the test may have an event loop of its own
         (result,) = thread.submit(asyncio.run, running).result()
     return TestedRun(result)

@@ -239,7 +239,9 @@ class WallRun:
         return RunEnd(
             plan=plan,
             observed=observed,
-            statistics=ClockStatistics(virtual_ns=plan.scenario.duration_ns, wall_ns=wall_ns),
+            statistics=ClockStatistics(
+                virtual_ns=plan.scenario.duration_ns, wall_ns=wall_ns, is_virtual=False
+            ),
             incidents=(*self._incidents, *record.problems),
             programs={name: child.outcome for name, child in self._programs.items()},
             started_s=((self._played_ns or began_ns) - began_ns) / NS_PER_S,

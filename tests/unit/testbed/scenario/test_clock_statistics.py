@@ -15,3 +15,8 @@ def test_time_and_the_slowest_member_are_counted_a_quantum():
     assert dict(statistics.slowest) == {"a": 1, "b": 2}
     assert statistics.speed == 100.0
     assert str(statistics) == "4 s of virtual time in 0.0 s, 100 times as fast"
+
+
+def test_a_run_at_wall_time_is_not_called_virtual():
+    statistics = ClockStatistics(virtual_ns=20 * NS_PER_S, wall_ns=2 * NS_PER_S, is_virtual=False)
+    assert str(statistics) == "20 s of the scenario in 2.0 s of wall time"

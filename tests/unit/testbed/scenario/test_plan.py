@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.clock import WallClock
 from broker.errors import Invalid, Unknown
 from broker.namespace import checked_space
 from testbed.scenario import function_program, init, loading, programs, whole_file
@@ -23,6 +24,10 @@ FIELDS = {
         "watcher": {"function": "os.path:join", "inputs": {"score": "detector/score"}},
     },
 }
+
+
+def load(file):
+    return loading.load(file, WallClock())
 
 
 def plan_of(label="", **changed):
@@ -84,11 +89,11 @@ seeds: 1..5
 """
     file = tmp_path / "valve.yaml"
     file.write_text(text)
-    chosen = plans(loading.load(file), RunOptions(folder=tmp_path))
+    chosen = plans(load(file), RunOptions(folder=tmp_path))
     assert [each.folder.name for each in chosen][:2] == ["01", "02"]
     assert len({each.space for each in chosen}) == 10
     assert chosen[0].label == "shut_opening=0.6, seed 1"
-    assert len(plans(loading.load(file), RunOptions(folder=tmp_path, seed=3))) == 2
+    assert len(plans(load(file), RunOptions(folder=tmp_path, seed=3))) == 2
 
 
 def test_what_is_wrong_with_programs_and_names_is_said_at_its_place(tmp_path):
@@ -102,7 +107,7 @@ prototypes:
   two: {python: missing.py, inputs: {rig: coordinator}}
 """)
     with pytest.raises(Invalid) as failure:
-        loading.load(file)
+        load(file)
     lines = failure.value.message.splitlines()
     assert any(":4:3:" in line and "the run's own clock" in line for line in lines), lines
     assert any(":6:18:" in line and "'pyhton' does not exist" in line for line in lines), lines
@@ -111,17 +116,17 @@ prototypes:
 
 def test_a_file_that_is_none_is_told_so(tmp_path):
     with pytest.raises(Unknown, match="there is no scenario"):
-        loading.load(tmp_path / "none.yaml")
+        load(tmp_path / "none.yaml")
     with pytest.raises(Invalid, match="cannot be read"):
-        loading.load(tmp_path)
+        load(tmp_path)
     (tmp_path / "latin.yaml").write_bytes(b"scenario: caf\xe9")
     with pytest.raises(Invalid, match="UTF-8"):
-        loading.load(tmp_path / "latin.yaml")
+        load(tmp_path / "latin.yaml")
 
 
 def test_a_first_scenario_of_a_model_is_right(tmp_path):
     scenario, program = init.from_model(tmp_path, "my-valve", "pump-rig")
-    loaded = loading.load(scenario)
+    loaded = load(scenario)
     assert loading.summary(loaded.scenario).endswith("1 prototype, 2 expectations, 1 run")
     compile(program.read_text(), str(program), "exec")
     assert program.name == "my_valve.py"
@@ -140,7 +145,7 @@ def test_a_first_scenario_of_a_recording_is_right(tmp_path):
     recording = tmp_path / "rig.csv"
     recording.write_text("\n".join([f"datetime;{names};Volume Flow RateRMS;anomaly", *rows]))
     scenario, _ = init.from_recording(tmp_path, "replayed", recording)
-    loaded = loading.load(scenario)
+    loaded = load(scenario)
     assert loaded.scenario.duration_ns == 59 * 10**9
     assert "rig.csv" in scenario.read_text()
 

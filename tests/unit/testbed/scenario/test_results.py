@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from broker.batch import Series
+from broker.clock import WallClock
 from broker.streams import Signal
 from testbed.scenario import junit, loading, report
 from testbed.scenario import result as run_result
@@ -35,7 +36,7 @@ seeds: 1..2
 def loaded(tmp_path):
     file = tmp_path / "valve.yaml"
     file.write_text(TEXT)
-    return loading.load(file)
+    return loading.load(file, WallClock())
 
 
 def judged(loaded, *incidents, number=0):
