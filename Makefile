@@ -29,7 +29,11 @@ test: ## lint, types and every test; TEST_JOBS=3 side by side, ARGS="-k name" pa
 	trap 'kill $$builds 2>/dev/null || true; wait $$builds || true' EXIT
 	$(MAKE) .venv/dev.stamp .venv/site.stamp .venv/build.stamp
 	$(MAKE) --jobs=2 lint types
+	$(BIN)/python -m compileall -q $(PACKAGES)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(filter true,$(CI)),--need-services) $(ARGS)
+
+# Compiled beforehand: with PYTHONDONTWRITEBYTECODE set, each process that a test starts would compile them again.
+PACKAGES = broker gateway simulators testbed testbed_api testbed_scenarios testbed_sdk
 
 TEST_JOBS ?= 3
 # One test at a time goes to each worker; a time limit is for a machine that has other tests to run.

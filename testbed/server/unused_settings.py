@@ -1,26 +1,18 @@
 """Warns of TESTBED_… variables that no process reads, and of settings without an effect."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import structlog
 from pydantic import SecretStr
 
 from broker import profiles
 from broker.settings import PREFIX, BusSettings, Settings
-from gateway.settings import GatewaySettings, SourceSettings
 from testbed_api.security.system_secrets import SharedSecrets
 from testbed_api.settings import ServerSettings
-from testbed_sdk.settings import PrototypeSettings
 
-KINDS: tuple[type[Settings], ...] = (
-    BusSettings,
-    ServerSettings,
-    SharedSecrets,
-    GatewaySettings,
-    SourceSettings,
-    PrototypeSettings,
-)
+OWN: tuple[type[Settings], ...] = (BusSettings, ServerSettings, SharedSecrets)
+"""Settings of a server's processes."""
 NEEDED: Mapping[str, str] = {
     "notify_webhook_secret": "notify_webhook",
     "notify_smtp_from": "notify_smtp",
@@ -56,9 +48,12 @@ def without_unused(own: ServerSettings, environment: Mapping[str, str]) -> dict[
 
 def unread(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """The TESTBED_… variables that are of no setting, each with the nearest one, or none."""
-    known = set(_known())
-    for name in sorted(environment):
-        if name.startswith(PREFIX) and name not in known:
+    known = {profiles.VARIABLE, *profiles.CREDENTIAL_VARIABLES, *_variables(OWN)}
+    unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        known.update(_variables(_of_others()))
+    for name in unknown:
+        if name not in known:
             nearest = difflib.get_close_matches(name, sorted(known), 1, cutoff=0.8)
             yield name, "".join(nearest)
 
@@ -73,11 +68,17 @@ def without_effect(own: ServerSettings) -> Iterator[tuple[str, str]]:
             yield f"{PREFIX}{name.upper()}", f"{PREFIX}{needed.upper()}"
 
 
-def _known() -> Iterator[str]:
-    """Every variable that a process of the testbed reads."""
-    yield profiles.VARIABLE
-    yield from profiles.CREDENTIAL_VARIABLES
-    for kind in KINDS:
+def _of_others() -> tuple[type[Settings], ...]:
+    """The settings of gateways and prototypes, which are loaded where a variable may be theirs."""
+    from gateway.settings import GatewaySettings, SourceSettings  # noqa: PLC0415 - see above
+    from testbed_sdk.settings import PrototypeSettings  # noqa: PLC0415
+
+    return GatewaySettings, SourceSettings, PrototypeSettings
+
+
+def _variables(kinds: Iterable[type[Settings]]) -> Iterator[str]:
+    """Every variable that settings are read from."""
+    for kind in kinds:
         for name, field in kind.model_fields.items():
             yield f"{PREFIX}{name.upper()}"
             if field.annotation is SecretStr:

@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 negative verdict, 2 wrong input, 3 fault of the testbed or
 130 interrupted.
 """
 
-import gc
 import os
 import signal
 import sys
@@ -17,12 +16,6 @@ from typing import Any, NoReturn, TextIO, TypeVar
 
 from broker.errors import BedError, Refused
 from testbed.terminal.screen import Screen, plain
-
-GARBAGE_EVERY = 50_000
-"""Live new objects that start the garbage collector's search for reference cycles.
-
-A decoded document is hundreds of objects without a cycle: at Python's default of 700 the search
-takes half of the recorder's time."""
 
 _T = TypeVar("_T")
 
@@ -90,7 +83,6 @@ def run(main: Coroutine[Any, Any, _T], *, keeps_data: bool = False) -> _T:
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)  # it also raises what it logs
     if "structlog" in sys.modules:  # what a command runs is loaded by now: else nothing logs
         log_to_stderr()
-    gc.set_threshold(GARBAGE_EVERY)
     if keeps_data:
         os.umask(0o077)
     try:

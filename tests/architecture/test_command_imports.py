@@ -36,6 +36,12 @@ print()
 print(json.dumps(sorted(sys.modules)))
 """
 AWAY = {"TESTBED_API": "http://127.0.0.1:9", "TESTBED_CREDENTIAL": f"fay.{'A' * 43}"}
+IMPORT = """
+import importlib, json, sys
+
+importlib.import_module(sys.argv[1])
+print(json.dumps(sorted(sys.modules)))
+"""
 ROOT = [["--version"], ["--help"]]
 HELP = [
     ["up", "--help"],
@@ -99,6 +105,8 @@ REFUSED_STARTS = [
 ]
 SERVER = {"alembic", "duckdb", "fastapi", "nats", "sqlalchemy", "uvicorn"}
 GATEWAY = {"asyncua", "gateway.service", "prometheus_client"}
+OF_OTHERS = {"testbed_sdk", "gateway", "simulators", "testbed_scenarios", "asyncua", "jinja2"}
+"""What no server needs."""
 WRONG_SOURCE = [
     ["gateway", "run", "no-such.yaml"],
     ["gateway", "check", "no-such.yaml"],
@@ -120,9 +128,14 @@ WITHOUT_OPC_UA = [
 
 def modules_after(words, **variables):
     """The modules that a process of its own has loaded after a command."""
+    return modules_of(RUN, json.dumps(words), **variables)
+
+
+def modules_of(script, *arguments, **variables):
+    """The modules that a process of its own has loaded at the end of a script."""
     own = {"PATH": "", "XDG_CONFIG_HOME": os.environ["XDG_CONFIG_HOME"], **AWAY}
     environment = own | variables
-    command = [sys.executable, "-c", RUN, json.dumps(words)]
+    command = [sys.executable, "-c", script, *arguments]
     done = subprocess.run(
         command, cwd=sources.ROOT, env=environment, capture_output=True, text=True, check=False
     )
@@ -194,3 +207,9 @@ def test_a_start_that_cannot_succeed_is_refused_before_the_server_is_loaded(
 @pytest.mark.parametrize("words", WITHOUT_OPC_UA, ids=" ".join)
 def test_what_starts_the_server_elsewhere_or_reads_mqtt_loads_neither_server_nor_opc_ua(words):
     assert modules_after(words) & (SERVER | {"asyncua"}) == set()
+
+
+def test_a_server_loads_neither_gateway_nor_sdk_nor_a_store_that_it_does_not_use():
+    modules = modules_of(IMPORT, "testbed.server.up")
+    assert modules >= {"fastapi", "sqlalchemy"}
+    assert modules & (OF_OTHERS | {"testbed_api.stores.influxdb", "duckdb"}) == set()

@@ -4,7 +4,6 @@ The commands run in this process against one server with TLS; a text that change
 that every user sees.
 """
 
-import gc
 import http.server
 import json
 import os
@@ -76,10 +75,9 @@ def text_of(server, tmp_path, monkeypatch):
         logged = re.compile(r"^\{.*\n", re.MULTILINE)  # log events stand there as well
         return result.exit_code, logged.sub("", result.stderr)
 
-    umask, threshold = os.umask(0o077), gc.get_threshold()
+    umask = os.umask(0o077)
     yield run
     os.umask(umask)
-    gc.set_threshold(*threshold)
     structlog.reset_defaults()
 
 

@@ -5,7 +5,6 @@ would use them.
 """
 
 import asyncio
-import gc
 import json
 import os
 
@@ -158,10 +157,9 @@ def prints(server, tmp_path, monkeypatch):
         assert result.exit_code == 0, f"testbed {line}\n{result.stderr}"
         return result.stdout
 
-    umask, threshold = os.umask(0o077), gc.get_threshold()
+    umask = os.umask(0o077)
     yield run
     os.umask(umask)
-    gc.set_threshold(*threshold)
     structlog.reset_defaults()
 
 

@@ -1,7 +1,6 @@
 """Signing in on a computer: commands and programs need nothing set, and print no secret."""
 
 import dataclasses
-import gc
 import json
 import os
 import pty
@@ -64,10 +63,9 @@ def computer(tmp_path, monkeypatch):
         return result.exit_code, result.stdout, errors
 
     run.printed = printed
-    umask, threshold = os.umask(0o077), gc.get_threshold()
+    umask = os.umask(0o077)
     yield run
     os.umask(umask)
-    gc.set_threshold(*threshold)
     structlog.reset_defaults()
 
 
