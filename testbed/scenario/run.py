@@ -55,11 +55,10 @@ async def _opened(
     """Connect as the coordinator, register all streams, and open the clock of the run."""
     credential = access.credentials[COORDINATOR]
     settings = BusSettings(broker=access.broker, ca=None, credential=SecretStr(credential))
-    client_id = f"{COORDINATOR}--{secrets.token_hex(4)}"
     async with (
         api_client.connect(access.api, credential) as api,
         api_client.connect(access.api, access.owner) as owner,
-        client.open(settings, clock, client_id=client_id) as bus,
+        client.open(settings, clock, client_id=f"{COORDINATOR}--{secrets.token_hex(4)}") as bus,
     ):
         record = RunRecord(plan, api)
         sources = RunSources(plan, machines, record)

@@ -82,7 +82,7 @@ timeline:
 expectations:
   - {signal: tank/level, always: {between: [2.97, 3.0]}, from: 9500ms, to: 10s}
   - {signal: tank/level, always: {below: 0.2}, from: 16s}
-  - {stream: tank, count: {is: 600}}
+  - {stream: tank, count: {is: 200}}
   - {stream: rig, count: {is: 40}}
 """
     result = tested_run.run(scenario(tmp_path, text), seed=None, folder=tmp_path / "run")
@@ -99,7 +99,7 @@ def test_a_run_whose_fmu_crashes_ends_with_a_sentence_at_its_place(tmp_path):
     text = f"equipment:\n  tank: {{fmu: tank.fmu, parameters: {{fault: {fault}, at: 7.5}}}}\n"
     with pytest.raises(Invalid, match=r"crashed \(SIGSEGV\) in doStep at t=7.5 s") as failure:
         tested_run.run(scenario(tmp_path, text), seed=None, folder=tmp_path / "run")
-    assert "scenario.yaml:5:9: equipment.tank: the FMU tank.fmu" in failure.value.message
+    assert "scenario.yaml:5:3: equipment.tank: the FMU tank.fmu" in failure.value.message
 
 
 # --- recordings ----------------------------------------------------------------------------------
