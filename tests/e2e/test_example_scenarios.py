@@ -40,7 +40,7 @@ def scenarios(tmp_path_factory):
 async def test_an_example_has_its_verdict(scenarios, tmp_path, name):
     if name == "skab" and not HAS_SKAB:
         pytest.skip(f"the recordings of the Skoltech benchmark are not in {SKAB}: set TESTBED_SKAB")
-    loaded = loading.load(scenarios / f"{name}.yaml")
+    loaded = loading.load(scenarios / f"{name}.yaml", WallClock())
     speed = SPEEDS.get(name)
     loading.check_mode(loaded, is_virtual=speed is None)
     options = RunOptions(folder=tmp_path, speed=speed)
