@@ -79,7 +79,8 @@ class Host:
         """Answer frames until the end of the pipe, or until a call has failed."""
         try:
             instance = self.begin()
-            self.send(Kind.READY, json.dumps({"refused": self._start["refused"]}).encode())
+            ready = {"refused": self._start["refused"], "resident_bytes": self._start["resident"]}
+            self.send(Kind.READY, json.dumps(ready).encode())
             while (frame := self.receive()) is not None:
                 kind, content = frame
                 if kind == Kind.CLOSE:
@@ -137,6 +138,7 @@ def main() -> None:
     confinement = limits.Confinement()
     confinement.apply(readable=[unpacked], writable=work, parent=start["parent"])
     start["refused"] = confinement.refused
+    start["resident"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     limits.limit_resources(memory_bytes=start["memory_bytes"], file_bytes=start["file_bytes"])
     limits.limit_cpu(start["starts_within_s"])
     limits.report_crashes(start["wake"])

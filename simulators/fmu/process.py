@@ -80,6 +80,10 @@ class FmuProcess:
         self._place: mmap.mmap | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._wake = -1
+        self._began_with = sys.maxsize
+        """Most resident memory that the system counts for the child from before it was a process of
+        its own, in bytes: that of this process.
+        """
         try:
             self._launch()
         except BaseException:
@@ -156,6 +160,7 @@ class FmuProcess:
         self._send(Kind.START, json.dumps(self._document(unpacked, work, place, wake)).encode())
         answer = json.loads(self._receive(Kind.READY, self._most.starts_within_s))
         self.refused = tuple(answer["refused"])
+        self._began_with = int(answer["resident_bytes"])
 
     def _document(self, unpacked: Path, work: Path, place: Path, wake: int) -> dict[str, Any]:
         """The first frame: all that the child needs to know."""
@@ -233,7 +238,9 @@ class FmuProcess:
         os.killpg(child.pid, signal.SIGKILL)  # a crash waits for it; what has ended, it changes not
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
-        peak = max(peak, usage.ru_maxrss * 1024)
+        resident = usage.ru_maxrss * 1024
+        if resident > self._began_with:  # else it is that of the process which started this one
+            peak = max(peak, resident)
         number = crash[0] if crash else -child.returncode
         if number == signal.SIGXFSZ:
             self._fail(f"wrote more than {self._most.file_bytes // MIB} MiB into one file")

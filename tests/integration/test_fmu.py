@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,7 @@ from broker.errors import Invalid
 from simulators.fmu import description, model
 from simulators.fmu.model import FmuModel
 from simulators.fmu.process import MIB, FmuLimits
-from tests import sources
+from tests import leftovers, sources
 from tests.services import fmu_tank
 
 pytestmark = pytest.mark.skipif(
@@ -117,6 +118,13 @@ def test_a_crash_names_fmu_signal_function_and_time(tank, fault):
     number = "SIGABRT" if fault == "aborts" else "SIGSEGV"
     error = sentence_of(faulty(tank, fault))
     assert error.message == f"the FMU tank.fmu crashed ({number}) in doStep at t=0.5 s"
+
+
+def test_the_memory_of_a_large_testbed_is_not_taken_for_that_of_its_fmu(tank):
+    ballast = b"x" * (400 * MIB)  # more than an FMU may use; a child begins as its parent's copy
+    error = sentence_of(faulty(tank, "aborts"))
+    assert error.message == "the FMU tank.fmu crashed (SIGABRT) in doStep at t=0.5 s"
+    assert len(ballast) == 400 * MIB
 
 
 def test_a_hang_is_named_after_its_bound(tank):
@@ -224,8 +232,10 @@ def test_an_fmu_that_hangs_ends_with_a_testbed_that_is_killed(tank):
         pid, folder = owner.stdout.readline().split()
         owner.kill()
     with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(int(pid)).wait(10)
-    assert not psutil.pid_exists(int(pid))
+        process, deadline_s = psutil.Process(int(pid)), time.monotonic() + 10
+        while leftovers.runs(process):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)  # noqa: TID251 - the end of a process is real time
     shutil.rmtree(folder)  # of a process that was killed
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
@@ -43,15 +44,24 @@ class Prober:
                 self.heard |= {each.topic for each in line.heard}
 
     async def subscribe(self, wanted: Sequence[str]) -> list[bool]:
-        """Of each whether it was taken, and what was kept has come then."""
-        async with self.line() as line:
-            taken = await line.subscribe(wanted)
-            greeted = {each for each, yes in zip(wanted, taken, strict=True) if yes}
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SHOWN_S):
-                    while greeted - {each.topic for each in line.heard}:
-                        await line.next()
-            return taken
+        """Of each whether it was taken, and what was kept has come then.
+
+        A connection for each space: NATS takes only so many filters of QoS 1 over one.
+        """
+        taken: dict[str, bool] = {}
+        for _, topics_of_space in itertools.groupby(
+            sorted(wanted), lambda each: each.split("/")[1]
+        ):
+            filters = list(topics_of_space)
+            async with self.line() as line:
+                answers = await line.subscribe(filters)
+                taken |= dict(zip(filters, answers, strict=True))
+                greeted = {each for each in filters if taken[each]}
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(SHOWN_S):
+                        while greeted - {each.topic for each in line.heard}:
+                            await line.next()
+        return [taken[each] for each in wanted]
 
     async def subscribe_each(self, wanted: Sequence[str]) -> list[bool]:
         """Of each whether it was taken; some brokers end the connection for one: it was not."""
