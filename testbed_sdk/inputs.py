@@ -164,21 +164,22 @@ class Input:
 
     async def _following(self) -> Received:
         """The next batch, or what history has of those that were missed before it."""
-        if (later := self._after_fill) is not None:
-            self._after_fill = None
-            return later
-        while True:
-            arrival = await self._next_arrival()
-            received = None if arrival is None else self._received(arrival)
-            if received is None:
-                continue
+        received, self._after_fill = self._after_fill, None
+        if received is None:
+            received = await self._next_received()
             first_ns = _first_ns(received.batch)
             if received.missed is not None and self._fill and self._newest_ns < first_ns:
                 self._after_fill = received
-                received = await self._filled(received)
-            else:
-                self._newest_ns = max(self._newest_ns, _last_ns(received.batch))
-            return received
+                return await self._filled(received)
+        self._newest_ns = max(self._newest_ns, _last_ns(received.batch))
+        return received
+
+    async def _next_received(self) -> Received:
+        """The next batch that the program gets."""
+        while True:
+            arrival = await self._next_arrival()
+            if arrival is not None and (received := self._received(arrival)) is not None:
+                return received
 
     async def _next(self, inbox: client.Inbox) -> client.Message:
         """The next message, over a new connection where the API has a right that ours lacks.

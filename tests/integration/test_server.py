@@ -358,6 +358,22 @@ async def test_a_prototype_is_told_what_it_missed_and_may_have_it_from_history(s
         assert [each.after_gap for each in (first, third)] == [False, True]
 
 
+async def test_history_is_filled_in_from_the_last_batch_on_after_each_break(server, owners):
+    key = await credential(owners, "detector", reads=[RIG])
+    async with machine(server, owners) as out, prototype(server, key, rig=RIG) as testbed:
+        rig = testbed.input("rig", fill=True)
+        await rig.open()
+        await announce(out)
+        for number in range(1, 6):
+            verb = Verb.LATE if number in {2, 4} else Verb.DATA
+            await publish(out, batch(number, [float(number)], start=T0 + 10 * number), verb)
+        batches = aiter(rig)
+        async with asyncio.timeout(15):
+            seen = [await anext(batches) for _ in range(5)]
+        assert [each["Pressure"].values.tolist() for each in seen] == [[1], [2], [3], [4], [5]]
+        assert [each.filled for each in seen] == [False, True, False, True, False]
+
+
 async def test_a_silent_stream_is_stale_for_prototypes_and_operators(server, owners):
     key = await credential(owners, "detector", reads=[RIG])
     async with machine(server, owners) as out, prototype(server, key, rig=RIG) as testbed:
