@@ -109,13 +109,12 @@ def bad_quality(series: Series, span: TimeSpan, quality: int = BAD) -> Series:
     return Series(series.time_ns, values, qualities.astype(np.uint8))
 
 
-def clock_skew(series: Series, span: TimeSpan, by_ns: int) -> Series:
-    """Shift the time stamps as a machine does whose clock is ahead by this, or behind if below 0.
+def skewed(time_ns: Times, span: TimeSpan, by_ns: int) -> Times:
+    """The time stamps of a machine whose clock is ahead by this, or behind if it is below 0.
 
     At the end of the span time stamps may go back, as those of a clock do that is set right.
     """
-    faulty = in_span(series.time_ns, span)
-    return Series(series.time_ns + faulty * np.int64(by_ns), series.values, series.quality)
+    return time_ns + in_span(time_ns, span) * np.int64(by_ns)
 
 
 def delayed_until(time_ns: Times, span: TimeSpan, by_ns: int, before_ns: int) -> Times:

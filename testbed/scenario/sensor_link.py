@@ -11,7 +11,7 @@ from broker.units import UnitConversion
 from testbed.scenario.source_rows import LOST, SourceColumns
 from testbed_scenarios import signal_faults
 from testbed_scenarios.held_signal import TimeSpan
-from testbed_scenarios.signal_faults import FaultySensor, SensorFault, SensorFaultKind
+from testbed_scenarios.signal_faults import FaultySensor, SensorFault
 from testbed_scenarios.timeline import PlannedEntry
 from testbed_scenarios.timeline_model import (
     FaultQuality,
@@ -19,9 +19,6 @@ from testbed_scenarios.timeline_model import (
     LinkFaultKind,
     SignalFault,
 )
-
-USUAL_SHARE = {SensorFaultKind.SPIKE: 0.05}
-"""Share of the samples that a fault meets where the file does not say it; else all of them."""
 
 
 class FaultySensors:
@@ -69,7 +66,7 @@ def _over(time_ns: Times, series: Series) -> tuple[Column, Quality]:
     """Values and qualities at n instants, of which the samples may lack some: these are LOST."""
     if len(series.time_ns) == len(time_ns):
         return series.values, series.quality
-    values = np.zeros(len(time_ns), series.values.dtype)
+    values = np.zeros((len(time_ns), *series.values.shape[1:]), series.values.dtype)
     quality = np.full(len(time_ns), LOST, np.uint8)
     at = np.searchsorted(time_ns, series.time_ns)
     values[at], quality[at] = series.values, series.quality
@@ -77,12 +74,11 @@ def _over(time_ns: Times, series: Series) -> tuple[Column, Quality]:
 
 
 def _sensor_fault(entry: SignalFault, start_ns: int, unit: str) -> SensorFault:
-    share = USUAL_SHARE.get(entry.fault, 1.0) if entry.share is None else entry.share
     return SensorFault(
         kind=entry.fault,
         span=TimeSpan(start_ns + entry.from_ns, start_ns + entry.to_ns),
         by=0.0 if entry.by is None else entry.by.number,
-        share=share,
+        share=entry.faulty_share,
         conversion=_conversion(entry, unit),
         quality=BAD if entry.quality is FaultQuality.BAD else UNCERTAIN,
     )
@@ -142,11 +138,11 @@ class EquipmentLink:
 
     def _stamped(self, rows: SourceColumns) -> SourceColumns:
         """Rows with the time stamps of the machine's clock."""
-        shifted = rows.time_ns
+        stamps_ns = rows.time_ns
         for fault, span in self._spans(LinkFaultKind.CLOCK_SKEW):
-            faulty = signal_faults.in_span(rows.time_ns, span)
-            shifted = shifted + faulty * np.int64(fault.by or 0)
-        return SourceColumns(shifted, rows.values, rows.quality)
+            skewed_ns = signal_faults.skewed(rows.time_ns, span, fault.by or 0)
+            stamps_ns = stamps_ns + skewed_ns - rows.time_ns
+        return SourceColumns(stamps_ns, rows.values, rows.quality)
 
     def _spans(self, kind: LinkFaultKind) -> Iterator[tuple[LinkFault, TimeSpan]]:
         for fault in self.faults:

@@ -95,10 +95,10 @@ def test_a_bad_sample_gets_no_value_by_a_fault():
 
 
 def test_a_skewed_clock_shifts_time_stamps_and_goes_back_at_the_end():
-    assert signal_faults.clock_skew(RAMP, SPAN, 5).time_ns.tolist() == [
+    assert signal_faults.skewed(RAMP.time_ns, SPAN, 5).tolist() == [
         *(0, 1, 2, 8, 9, 10, 11, 7, 8, 9)
     ]
-    assert signal_faults.clock_skew(RAMP, SPAN, -2).time_ns.tolist() == [
+    assert signal_faults.skewed(RAMP.time_ns, SPAN, -2).tolist() == [
         *(0, 1, 2, 1, 2, 3, 4, 7, 8, 9)
     ]
 

@@ -137,6 +137,15 @@ def test_samples_that_drop_out_are_lost_and_others_are_not():
     assert faulty.quality[1].tolist() == [GOOD, LOST, LOST, GOOD]
 
 
+def test_arrays_that_drop_out_are_lost_as_a_whole():
+    rows = columns([0, 1, 2, 3])
+    spectra = np.arange(8, dtype=np.float64).reshape(4, 2)
+    rows = SourceColumns.good(rows.time_ns, (rows.values[0], spectra))
+    faulty = sensors(fault="dropout").apply(rows, ["Pressure", "Flow"])
+    assert faulty.quality[1].tolist() == [GOOD, LOST, LOST, GOOD]
+    assert faulty.values[1][[0, 3]].tolist() == [[0, 1], [6, 7]]
+
+
 def test_a_sensor_of_another_unit_converts_its_values():
     faulty = sensors(fault="wrong-unit", unit="m3/h").apply(
         columns([0, 1, 4]), ["Pressure", "Flow"]
