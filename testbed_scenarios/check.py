@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
+from broker.time_expressions import duration_text
 from testbed_scenarios import expectation_check, matrix, quantities, timeline_check
 from testbed_scenarios.catalogue import Catalogue, EquipmentFacts, Path
 from testbed_scenarios.findings import ScenarioFinding, of_range, unknown
@@ -105,14 +106,14 @@ def facts_of(scenario: Scenario, catalogue: Catalogue) -> Mapping[str, Equipment
 
 
 def _of_quantum(scenario: Scenario) -> Iterator[ScenarioFinding]:
-    quantum = quantities.time_text(scenario.quantum_ns)
+    quantum = duration_text(scenario.quantum_ns)
     if scenario.duration_ns % scenario.quantum_ns:
-        duration = quantities.time_text(scenario.duration_ns)
+        duration = duration_text(scenario.duration_ns)
         nearest = -(-scenario.duration_ns // scenario.quantum_ns) * scenario.quantum_ns
         yield ScenarioFinding(
             ("duration",),
             f"{duration} is no multiple of the quantum, {quantum}; write"
-            f" {quantities.time_text(nearest)}, or another quantum",
+            f" {duration_text(nearest)}, or another quantum",
         )
     count = scenario.duration_ns // scenario.quantum_ns
     if count > MOST_QUANTA:
@@ -138,7 +139,7 @@ def _of_equipment(
         return
     period_ns = equipment.period_ns or facts.period_ns
     if period_ns is not None and scenario.quantum_ns % period_ns:
-        period, quantum = map(quantities.time_text, (period_ns, scenario.quantum_ns))
+        period, quantum = map(duration_text, (period_ns, scenario.quantum_ns))
         yield ScenarioFinding(
             (*path, "period"),
             f"the quantum, {quantum}, is no multiple of the period, {period}; change one of them",

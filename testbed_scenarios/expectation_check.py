@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from testbed_scenarios import quantities
+from broker.time_expressions import duration_text
 from testbed_scenarios.catalogue import Path
 from testbed_scenarios.expectations.model import (
     AlwaysExpectation,
@@ -102,12 +102,12 @@ def _of_occurrences(
 def _of_span(
     scenario: Scenario, path: Path, expectation: AnyExpectation
 ) -> Iterator[ScenarioFinding]:
-    end = quantities.time_text(scenario.duration_ns)
+    end = duration_text(scenario.duration_ns)
     if expectation.from_ns >= scenario.duration_ns:
-        begin = quantities.time_text(expectation.from_ns)
+        begin = duration_text(expectation.from_ns)
         yield ScenarioFinding(
             (*path, "from"), f"{begin} is outside the scenario, which ends at {end}"
         )
     elif expectation.to_ns is not None and expectation.to_ns > scenario.duration_ns:
-        last = quantities.time_text(expectation.to_ns)
+        last = duration_text(expectation.to_ns)
         yield ScenarioFinding((*path, "to"), f"{last} is outside the scenario, which ends at {end}")

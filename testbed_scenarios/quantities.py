@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from broker import clock, namespace, streams, time_expressions, units
 from broker.errors import BedError, Invalid
+from broker.time_expressions import duration_text
 
 DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|min|m|s|h|d|w))+$"
 RANGE_SIGN = ".."
@@ -62,14 +63,9 @@ def signed_duration_ns(text: str) -> int:
     return sign * time_expressions.nanoseconds(text.removeprefix("-").removeprefix("+"))
 
 
-def time_text(value_ns: int) -> str:
-    """The text of a duration or a moment, such as 1min30s."""
-    return time_expressions.duration_text(value_ns)
-
-
 def signed_duration_text(value_ns: int) -> str:
     """The text of a duration that may be below 0."""
-    text = time_text(abs(value_ns))
+    text = duration_text(abs(value_ns))
     return f"-{text}" if value_ns < 0 else text
 
 
@@ -83,7 +79,7 @@ def _duration_schema(pattern: str, words: str, example: str) -> WithJsonSchema:
     return WithJsonSchema(schema)
 
 
-_as_duration = PlainSerializer(time_text, return_type=str)
+_as_duration = PlainSerializer(duration_text, return_type=str)
 
 DurationNs = Annotated[
     int,
@@ -136,7 +132,7 @@ class DurationRange:
             raise Invalid(f"{self} ends before it begins", hint="write the shorter one first")
 
     def __str__(self) -> str:
-        low, high = map(time_text, (self.low_ns, self.high_ns))
+        low, high = map(duration_text, (self.low_ns, self.high_ns))
         return low if low == high else f"{low}{RANGE_SIGN}{high}"
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from broker.time_expressions import duration_text
 from testbed_scenarios import quantities
 from testbed_scenarios.model import Scenario
 
@@ -46,5 +47,5 @@ def _default(node: dict[str, Any]) -> Any:
         return None
     if node.get("type") == "string" and isinstance(default, int):
         is_instant = node["pattern"] == quantities.INSTANT_PATTERN
-        return (quantities.instant_text if is_instant else quantities.time_text)(default)
+        return (quantities.instant_text if is_instant else duration_text)(default)
     return default

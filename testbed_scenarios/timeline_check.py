@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from broker import units
 from broker.errors import Invalid
 from broker.streams import Dtype
+from broker.time_expressions import duration_text
 from testbed_scenarios import quantities
 from testbed_scenarios.catalogue import EquipmentFacts, Path
 from testbed_scenarios.findings import ScenarioFinding, of_range, of_unit, unknown
@@ -49,14 +50,14 @@ def findings(scenario: Scenario, facts: Facts) -> Iterator[ScenarioFinding]:
 
 def _of_moments(scenario: Scenario, path: Path, entry: object) -> Iterator[ScenarioFinding]:
     """Findings about moments outside the scenario."""
-    end = quantities.time_text(scenario.duration_ns)
+    end = duration_text(scenario.duration_ns)
     for field, alias in (("from_ns", "from"), ("at_ns", "at"), ("to_ns", "to")):
         moment_ns = getattr(entry, field, None)
         if moment_ns is None:
             continue
         last_ns = scenario.duration_ns if alias == "to" else scenario.duration_ns - 1
         if moment_ns > last_ns:
-            moment = quantities.time_text(moment_ns)
+            moment = duration_text(moment_ns)
             sentence = f"{moment} is outside the scenario, which ends at {end}"
             yield ScenarioFinding((*path, alias), sentence)
             return
@@ -139,7 +140,7 @@ def _of_draw(
             yield from _of_model_fault(scenario, facts, path, entry.on, fault, field)
     end_ns = scenario.duration_ns if entry.to_ns is None else entry.to_ns
     if entry.from_ns < end_ns < entry.from_ns + entry.every_ns:
-        every, span = map(quantities.time_text, (entry.every_ns, end_ns - entry.from_ns))
+        every, span = map(duration_text, (entry.every_ns, end_ns - entry.from_ns))
         sentence = f"{every} does not fit into the {span} of this draw, so there is no fault"
         yield ScenarioFinding((*path, "every"), f"{sentence}; make it shorter")
 
@@ -197,7 +198,7 @@ def _overlaps(scenario: Scenario) -> Iterator[ScenarioFinding]:
         for span in ordered[1:]:
             if span.from_ns < latest.to_ns:
                 first, second = sorted((latest.index, span.index))
-                begin = quantities.time_text(span.from_ns)
+                begin = duration_text(span.from_ns)
                 yield ScenarioFinding(
                     ("timeline", str(second)),
                     f"{kind} on {on} overlaps with that of timeline.{first} from {begin} on; move"

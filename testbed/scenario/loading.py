@@ -8,11 +8,12 @@ from pathlib import Path
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Invalid, Unknown
 from broker.run_clock import COORDINATOR
+from broker.time_expressions import duration_text
 from simulators import catalogue as simulator_catalogue
 from simulators.stepped import ModelInfo
 from testbed.scenario import programs
 from testbed.scenario.equipment_files import EquipmentFiles
-from testbed_scenarios import check, matrix, quantities
+from testbed_scenarios import check, matrix
 from testbed_scenarios import file as scenario_file
 from testbed_scenarios.catalogue import Catalogue, EquipmentFacts, ParameterFacts
 from testbed_scenarios.file import ScenarioFile
@@ -181,7 +182,7 @@ def summary(scenario: Scenario) -> str:
     """The scenario in a few words."""
     runs = matrix.run_count(scenario)
     parts = [
-        f"{quantities.time_text(scenario.duration_ns)} of virtual time",
+        f"{duration_text(scenario.duration_ns)} of virtual time",
         f"{len(scenario.equipment)} equipment",
         _counted(len(scenario.prototypes), "prototype"),
         _counted(len(scenario.expectations), "expectation"),

@@ -42,7 +42,7 @@ async def run(loaded: LoadedScenario, wanted: WantedRun, clock: Clock) -> Exit:
             screen.print(f"report: {wanted.report}")
         if wanted.keeps or wanted.folder is not None:
             screen.print(f"data and logs stay in {folder}")
-    return Exit.DONE if all(result.verdict.passed for result in results) else Exit.NEGATIVE
+    return Exit.DONE if _all_passed(results) else Exit.NEGATIVE
 
 
 async def _display(progress: MatrixProgress, screen: Console, clock: Clock) -> None:

@@ -113,6 +113,20 @@ def time_text(instant_ns: int, start_ns: int) -> str:
     return length_text(instant_ns - start_ns)
 
 
+def unknown_text(unknown_ns: int) -> str:
+    """The end of a sentence about time of which nothing is known; empty without any."""
+    if not unknown_ns:
+        return ""
+    return f"; for {length_text(unknown_ns)} of the time its value is not known"
+
+
+def beyond_end(begin: str) -> SpanResult:
+    """The result over a span that lies behind the end of the run; begin: of it, as text."""
+    return SpanResult(
+        passed=None, sentence=f"the time for it, from {begin} on, was not in the run any more"
+    )
+
+
 def length_text(duration_ns: float) -> str:
     """A measured duration for people, to a microsecond: a file says no finer one."""
     return quantities.signed_duration_text(round(duration_ns / NS_PER_US) * NS_PER_US)

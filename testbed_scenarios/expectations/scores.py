@@ -6,7 +6,7 @@ that cannot be computed from the data fails its condition, with the reason.
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,9 +25,11 @@ from testbed_scenarios.expectations.model import (
 from testbed_scenarios.expectations.result import (
     Observed,
     SpanResult,
+    beyond_end,
     length_text,
     number_or_none,
     time_text,
+    unknown_text,
 )
 from testbed_scenarios.expectations.spans import ExpectedSpan, spans_of
 from testbed_scenarios.held_signal import HeldSignal, TimeSpan
@@ -142,8 +144,7 @@ def _control(
     span = expected.span
     begin = time_text(span.from_ns, observed.start_ns)
     if not span.length_ns:
-        sentence = f"the time for it, from {begin} on, was not in the run any more"
-        return SpanResult(passed=None, sentence=sentence)
+        return beyond_end(begin)
     signal = held.within(span)
     if not signal.known.any():
         return _failed(f"it has no sample with a value from {begin} on", span)
@@ -157,17 +158,8 @@ def _control(
         scores["cycle_time"] = _Score(tuple(map(float, cycles_ns)), "it has no whole cycle")
     result = _judged(expectation.conditions, scores, span)
     unknown_ns = span.length_ns - signal.known_ns
-    if not unknown_ns:
-        return result
-    unknown = f"; for {length_text(unknown_ns)} of the time its value is not known"
-    return SpanResult(
-        passed=result.passed,
-        sentence=f"{result.sentence}{unknown}",
-        robustness=result.robustness,
-        observed=result.observed,
-        violation=result.violation,
-        unknown_ns=unknown_ns,
-    )
+    sentence = f"{result.sentence}{unknown_text(unknown_ns)}"
+    return replace(result, sentence=sentence, unknown_ns=unknown_ns)
 
 
 def _step_scores(

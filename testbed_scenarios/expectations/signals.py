@@ -22,10 +22,12 @@ from testbed_scenarios.expectations.model import (
 )
 from testbed_scenarios.expectations.result import (
     SpanResult,
+    beyond_end,
     length_text,
     number_or_none,
     plain,
     time_text,
+    unknown_text,
     value_text,
 )
 from testbed_scenarios.expectations.spans import ExpectedSpan, spans_of
@@ -87,7 +89,7 @@ def _always(
 ) -> SpanResult:
     span = expected.span
     if not span.length_ns:
-        return _beyond(expected, subject)
+        return beyond_end(subject.time(span.from_ns))
     pieces = subject.held.within(span).only_known()
     if not len(pieces):
         return _nothing_known(expected, subject)
@@ -102,7 +104,7 @@ def _always(
             sentence = f"it was {wording}"
         return SpanResult(
             passed=True,
-            sentence=f"{sentence}{_unknown_text(unknown_ns)}",
+            sentence=f"{sentence}{unknown_text(unknown_ns)}",
             robustness=number_or_none(margin[at]),
             observed={"value": plain(pieces.values[at])},
             unknown_ns=unknown_ns,
@@ -114,7 +116,7 @@ def _always(
     return SpanResult(
         passed=False,
         sentence=f"expected {wording}: it was {subject.value(first)} at"
-        f" {subject.time(violation.from_ns)}{lasting}{furthest}{_unknown_text(unknown_ns)}",
+        f" {subject.time(violation.from_ns)}{lasting}{furthest}{unknown_text(unknown_ns)}",
         robustness=number_or_none(margin[at]),
         observed={"value": plain(pieces.values[at])},
         violation=violation,
@@ -127,7 +129,7 @@ def _eventually(
 ) -> SpanResult:
     span = expected.span
     if not span.length_ns:
-        return _beyond(expected, subject)
+        return beyond_end(subject.time(span.from_ns))
     pieces = subject.held.within(span).only_known()
     unknown_ns = span.length_ns - pieces.known_ns
     wording = condition.text(_shown(subject.unit))
@@ -139,7 +141,7 @@ def _eventually(
         delay_ns = int(pieces.begin_ns[first]) - span.from_ns
         return SpanResult(
             passed=True,
-            sentence=f"it was {wording} after {length_text(delay_ns)}{_unknown_text(unknown_ns)}",
+            sentence=f"it was {wording} after {length_text(delay_ns)}{unknown_text(unknown_ns)}",
             robustness=_greatest(margin),
             observed={"value": plain(pieces.values[first]), "after_s": delay_ns / 1e9},
             unknown_ns=unknown_ns,
@@ -155,7 +157,7 @@ def _eventually(
     return SpanResult(
         passed=False,
         sentence=f"it was not {wording} between {subject.time(span.from_ns)} and"
-        f" {subject.time(span.to_ns)}{nearest}{_unknown_text(unknown_ns)}",
+        f" {subject.time(span.to_ns)}{nearest}{unknown_text(unknown_ns)}",
         robustness=_greatest(margin),
         observed={"value": plain(best), "after_s": None},
         violation=span,
@@ -171,7 +173,7 @@ def _settles(
     condition = SignalCondition(between=(settling.to - settling.band, settling.to + settling.band))
     late = TimeSpan(span.from_ns + settling.within_ns, span.to_ns)
     if not late.length_ns:
-        return _beyond(expected, subject)
+        return beyond_end(subject.time(span.from_ns))
     rest = _always(subject, replace(expected, span=late), condition)
     pieces = subject.held.within(span).only_known()
     settled_ns = _settled_ns(pieces, condition)
@@ -183,12 +185,12 @@ def _settles(
     sentence = f"it was in {band} for good after {length_text(after_ns)}"
     if rest.passed:
         return replace(
-            rest, sentence=f"{sentence}{_unknown_text(rest.unknown_ns)}", observed=observed
+            rest, sentence=f"{sentence}{unknown_text(rest.unknown_ns)}", observed=observed
         )
     limit = time_expressions.duration_text(settling.within_ns)
     return replace(
         rest,
-        sentence=f"{sentence}, and not within {limit}{_unknown_text(rest.unknown_ns)}",
+        sentence=f"{sentence}, and not within {limit}{unknown_text(rest.unknown_ns)}",
         observed=observed,
     )
 
@@ -260,19 +262,6 @@ def _nothing_known(expected: ExpectedSpan, subject: _Subject) -> SpanResult:
         violation=span,
         unknown_ns=span.length_ns,
     )
-
-
-def _beyond(expected: ExpectedSpan, subject: _Subject) -> SpanResult:
-    begin = subject.time(expected.span.from_ns)
-    return SpanResult(
-        passed=None, sentence=f"the time for it, from {begin} on, was not in the run any more"
-    )
-
-
-def _unknown_text(unknown_ns: int) -> str:
-    if not unknown_ns:
-        return ""
-    return f"; for {length_text(unknown_ns)} of the time its value is not known"
 
 
 def _shown(unit: str) -> str:
