@@ -21,6 +21,8 @@ from broker.streams import ArrayOf, Dtype, StreamSpec, ValueType
 
 GOOD, UNCERTAIN, BAD = 0, 1, 2
 QUALITIES = ("good", "uncertain", "bad")
+NO_SAMPLE = 255
+"""In the place of a quality in a row of several signals: this one has no sample at that time."""
 
 MOST_BYTES = 256 * 1024
 
@@ -223,11 +225,7 @@ class Long:  # noqa: PLW1641 - columns have no hash
         start = 0
         for end in ends if len(signal) else ():
             at = int(signal[start])
-            dtype, column = self.dtypes[at], values[start:end]
-            if isinstance(dtype, ArrayOf):
-                column = stacked(column, dtype)
-            else:
-                column = column.astype(NUMPY[dtype], copy=False)
+            column = of_type(values[start:end], self.dtypes[at])
             yield self.names[at], Series(time_ns[start:end], column, quality[start:end])
             start = end
 

@@ -6,9 +6,6 @@ from typing import Protocol
 
 from broker.streams import Signal
 
-NO_SAMPLE = 255
-"""Stands in the place of a quality where a signal has no sample in a row."""
-
 SourceValue = float | int | bool | str | tuple[float, ...] | None
 """A value of a signal in its dtype, a tuple where its shape is [n]; None without a usable one."""
 

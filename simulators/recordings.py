@@ -14,13 +14,14 @@ from enum import StrEnum
 from itertools import groupby
 from typing import Self
 
+from broker.batch import NO_SAMPLE
 from broker.clock import ns_of, text_of
 from broker.errors import Invalid
 from broker.recordings import parquet
 from broker.recordings.bundle import OpenRecording
 from broker.recordings.manifest import RecordedStream
 from broker.streams import Signal
-from simulators.model import NO_SAMPLE, ObjectNode, SourceRow, SourceValue
+from simulators.model import ObjectNode, SourceRow, SourceValue
 from simulators.replay import LABELLED
 
 _Sampled = tuple[int, int, tuple[SourceValue, ...], tuple[int, ...]]

@@ -100,18 +100,18 @@ class RecordingWriter:
         except BedError as exc:
             raise Invalid(f"{self.facts.name} is no recording: {exc.message}") from exc
         parquet.write_gaps(self.folder, self.gaps)
-        _write(self.folder / layout.MANIFEST, manifest.to_json(content))
+        (self.folder / layout.MANIFEST).write_bytes(manifest.to_json(content))
         tables = [stream.file for stream in self.streams] + [layout.GAPS]
         sizes = {
             path: ((self.folder / path).stat().st_size, file_hash(self.folder / path))
             for path in tables
         }
         url = self.facts.url or f"urn:connected-testbed:recording:{self.facts.name}"
-        _write(self.folder / layout.CARD, croissant.to_json(content, sizes, url=url))
+        (self.folder / layout.CARD).write_bytes(croissant.to_json(content, sizes, url=url))
         hashes = {path: sha256 for path, (_, sha256) in sizes.items()}
         for path in (layout.MANIFEST, layout.CARD):
             hashes[path] = file_hash(self.folder / path)
-        _write(self.folder / layout.CHECKSUMS, checksums.text_of(hashes))
+        (self.folder / layout.CHECKSUMS).write_bytes(checksums.text_of(hashes))
 
     def _manifest(self) -> RecordingManifest:
         facts = self.facts
@@ -266,10 +266,6 @@ def _listing(path: Path) -> bytes:
             f"{path} is no recording: {layout.CHECKSUMS} cannot be read: {exc.strerror}",
             hint="name the folder that has manifest.json in it",
         ) from exc
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 def _sync(folder: Path) -> None:

@@ -22,6 +22,7 @@ from broker import json_values, messages
 from broker.batch import (
     BAD,
     GOOD,
+    NO_SAMPLE,
     NO_VALUE,
     NUMPY,
     Column,
@@ -62,7 +63,6 @@ _READ = "read_parquet(?, hive_partitioning=false)"
 RecordedRow = tuple[int, tuple[Any, ...], tuple[int, ...]]
 """Time in ns, a value for each signal (None without a usable sample), and their qualities: a signal
 without a sample has NO_SAMPLE."""
-NO_SAMPLE = 255
 
 
 @dataclass(slots=True)
@@ -125,7 +125,7 @@ class StreamTable:
             if signal.name not in series:
                 cells += ["NULL", "NULL"]
                 continue
-            columns = _columns(signal.type, series[signal.name], times)
+            columns = columns_at(signal.type, series[signal.name], times)
             arrays |= {f"{key}{at}": column for key, column in columns.items()}
             value = f"v{at}::{sql_type(signal.type)}" if signal.shape else f"v{at}"
             cells += [f"CASE WHEN u{at} THEN {value} END", f"CASE WHEN h{at} THEN q{at} END"]
@@ -361,7 +361,9 @@ def sql_type(value_type: ValueType) -> str:
     return SQL_TYPES[value_type]
 
 
-def _columns(value_type: ValueType, series: Series, times: npt.NDArray[np.int64]) -> dict[str, Any]:
+def columns_at(
+    value_type: ValueType, series: Series, times: npt.NDArray[np.int64]
+) -> dict[str, Any]:
     """Columns at these time stamps: v values, u whether usable, q qualities, h whether there is a
     sample.
 

@@ -30,11 +30,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from broker.batch import BAD, GOOD, UNCERTAIN
+from broker.batch import BAD, GOOD, NO_SAMPLE, UNCERTAIN
 from broker.clock import Clock
 from broker.errors import Taken, Unavailable
 from broker.streams import Dtype, Signal
-from simulators.model import NO_SAMPLE, ObjectNode, SourceRow
+from simulators.model import ObjectNode, SourceRow
 
 NAMESPACE = "urn:connected-testbed:simulators"
 APPLICATION = "urn:connected-testbed:simulator"

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from broker import units as units_of_ucum
-from broker.batch import BAD, UNCERTAIN, Column, Quality, Series, Times
+from broker.batch import BAD, NO_SAMPLE, UNCERTAIN, Column, Quality, Series, Times
 from broker.units import UnitConversion
-from testbed.scenario.source_rows import LOST, SourceColumns
+from testbed.scenario.source_rows import SourceColumns
 from testbed_scenarios import signal_faults
 from testbed_scenarios.held_signal import TimeSpan
 from testbed_scenarios.signal_faults import FaultySensor, SensorFault
@@ -63,11 +63,11 @@ class FaultySensors:
 
 
 def _over(time_ns: Times, series: Series) -> tuple[Column, Quality]:
-    """Values and qualities at n instants, of which the samples may lack some: these are LOST."""
+    """Values and qualities at n instants; NO_SAMPLE at those that have none of the samples."""
     if len(series.time_ns) == len(time_ns):
         return series.values, series.quality
     values = np.zeros((len(time_ns), *series.values.shape[1:]), series.values.dtype)
-    quality = np.full(len(time_ns), LOST, np.uint8)
+    quality = np.full(len(time_ns), NO_SAMPLE, np.uint8)
     at = np.searchsorted(time_ns, series.time_ns)
     values[at], quality[at] = series.values, series.quality
     return values, quality

@@ -11,11 +11,8 @@ import numpy.typing as npt
 from broker.batch import GOOD, NUMPY, Quality, Times, no_value
 from broker.clock import NS_PER_S
 from broker.streams import Signal
-from simulators.model import NO_SAMPLE, Model, SourceRow, SourceValue
+from simulators.model import Model, SourceRow, SourceValue
 from testbed_scenarios.observations import TruthInterval
-
-LOST = NO_SAMPLE
-"""In the place of a quality: the sample is missing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from broker import api_client, messages
-from broker.batch import Batch, ColumnArray, MayRepeat, Source, Wide
+from broker.batch import NO_SAMPLE, Batch, ColumnArray, MayRepeat, Source, Wide
 from broker.bus import client
 from broker.clock import NS_PER_S
 from broker.errors import Invalid
@@ -19,7 +19,7 @@ from testbed.scenario.plan import RunPlan
 from testbed.scenario.run_end import EquipmentRefused
 from testbed.scenario.run_record import RunRecord
 from testbed.scenario.sensor_link import EquipmentLink, FaultySensors
-from testbed.scenario.source_rows import LOST, EquipmentSource, SourceColumns
+from testbed.scenario.source_rows import EquipmentSource, SourceColumns
 from testbed_scenarios.observations import TruthInterval
 
 ANOMALY, CAUSE = "anomaly", "cause"
@@ -231,11 +231,11 @@ def _portions(rows: SourceColumns) -> Iterator[SourceColumns]:
 
 def _frames(rows: SourceColumns, signals: Sequence[Signal]) -> tuple[Wide, ...]:
     """Rows as the frames of a batch: one, and one more for each signal that lacks some samples."""
-    is_whole = [not (codes == LOST).any() for codes in rows.quality]
+    is_whole = [not (codes == NO_SAMPLE).any() for codes in rows.quality]
     whole = [at for at, each in enumerate(is_whole) if each]
     frames = [_wide(rows, signals, whole)] if whole else []
     for at in (at for at, each in enumerate(is_whole) if not each):
-        there = rows.part(rows.quality[at] != LOST)
+        there = rows.part(rows.quality[at] != NO_SAMPLE)
         if len(there):
             frames.append(_wide(there, signals, [at]))
     return tuple(frames)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import pytest
 from asyncua import Client, ua
 
-from broker.batch import BAD, GOOD, UNCERTAIN
+from broker.batch import BAD, GOOD, NO_SAMPLE, UNCERTAIN
 from broker.clock import NS_PER_S, SteppedClock, WallClock, text_of
 from broker.errors import Invalid, NotGranted
 from broker.recordings import bundle
 from broker.recordings.manifest import CoveringGrant
 from simulators import world
 from simulators.faces import opcua
-from simulators.model import NO_SAMPLE, SourceRow
+from simulators.model import SourceRow
 from simulators.world import Playback, TimestampMode
 from testbed import recording_replay
 from testbed.recording_replay import Part

@@ -2,13 +2,12 @@
 
 import pytest
 
-from broker.batch import BAD, GOOD, UNCERTAIN
+from broker.batch import BAD, GOOD, NO_SAMPLE, UNCERTAIN
 from broker.clock import NS_PER_S, SteppedClock, WallClock, text_of
 from broker.errors import Invalid, Taken
 from broker.recordings import bundle
 from broker.recordings.manifest import CoveringGrant
 from testbed.scenario import init, loading, recorded_equipment, tested_run
-from testbed.scenario.source_rows import LOST
 from testbed_scenarios.model import RecordingEquipment
 from testbed_scenarios.observations import TruthInterval
 from tests import recorded
@@ -161,11 +160,11 @@ def test_every_dtype_quality_and_missing_sample_of_a_recording_is_played(tmp_pat
     rows = source.advance(NS_PER_S, {})
     assert rows.time_ns.tolist() == [0, 7, 8, 9, 10, 11]
     flow, count, flag, word, never = (codes.tolist() for codes in rows.quality)
-    assert flow == [GOOD, BAD, UNCERTAIN, GOOD, LOST, LOST]
-    assert count == [LOST, GOOD, LOST, LOST, LOST, LOST]
-    assert flag == [GOOD, LOST, LOST, GOOD, LOST, LOST]
-    assert word == [LOST, LOST, LOST, GOOD, BAD, GOOD]
-    assert never == [LOST] * 6
+    assert flow == [GOOD, BAD, UNCERTAIN, GOOD, NO_SAMPLE, NO_SAMPLE]
+    assert count == [NO_SAMPLE, GOOD, NO_SAMPLE, NO_SAMPLE, NO_SAMPLE, NO_SAMPLE]
+    assert flag == [GOOD, NO_SAMPLE, NO_SAMPLE, GOOD, NO_SAMPLE, NO_SAMPLE]
+    assert word == [NO_SAMPLE, NO_SAMPLE, NO_SAMPLE, GOOD, BAD, GOOD]
+    assert never == [NO_SAMPLE] * 6
     assert rows.values[1][1] == recorded.BIG
     assert rows.values[3][3] == "it's 5 µm"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from broker.batch import BAD, GOOD
+from broker.batch import BAD, GOOD, NO_SAMPLE
 from broker.clock import NS_PER_S
 from broker.streams import Signal
 from simulators import catalogue
@@ -11,7 +11,6 @@ from simulators.model import SourceRow
 from testbed.scenario import source_rows
 from testbed.scenario.sensor_link import EquipmentLink, FaultySensors
 from testbed.scenario.source_rows import (
-    LOST,
     ModelSource,
     Placement,
     ReplaySource,
@@ -134,7 +133,7 @@ def test_a_faulty_sensor_changes_its_own_signal_in_its_own_time():
 def test_samples_that_drop_out_are_lost_and_others_are_not():
     faulty = sensors(fault="dropout").apply(columns([0, 1, 2, 3]), ["Pressure", "Flow"])
     assert faulty.quality[0].tolist() == [GOOD] * 4
-    assert faulty.quality[1].tolist() == [GOOD, LOST, LOST, GOOD]
+    assert faulty.quality[1].tolist() == [GOOD, NO_SAMPLE, NO_SAMPLE, GOOD]
 
 
 def test_arrays_that_drop_out_are_lost_as_a_whole():
@@ -142,7 +141,7 @@ def test_arrays_that_drop_out_are_lost_as_a_whole():
     spectra = np.arange(8, dtype=np.float64).reshape(4, 2)
     rows = SourceColumns.good(rows.time_ns, (rows.values[0], spectra))
     faulty = sensors(fault="dropout").apply(rows, ["Pressure", "Flow"])
-    assert faulty.quality[1].tolist() == [GOOD, LOST, LOST, GOOD]
+    assert faulty.quality[1].tolist() == [GOOD, NO_SAMPLE, NO_SAMPLE, GOOD]
     assert faulty.values[1][[0, 3]].tolist() == [[0, 1], [6, 7]]
 
 
