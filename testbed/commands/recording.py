@@ -1,9 +1,8 @@
 """`testbed recording`: spans of streams as immutable datasets, and their replay as a machine."""
 
-import functools
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,10 +16,14 @@ from testbed.commands.simulate import (
     Speed,
     Times,
     Wait,
+    serve,
 )
 from testbed.terminal import durations, run
 from testbed.terminal.options import Json, Space, SpanEnd, example, span_begin, time
-from testbed.terminal.screen import announce, out, print_json
+from testbed.terminal.screen import out, print_json
+
+if TYPE_CHECKING:
+    from simulators.model import RowSource
 
 EXAMPLE = example(
     "testbed recording create valve-1 --stream factory/pump-rig/rig --from -1h",
@@ -251,23 +254,19 @@ def replay(
     """Play recordings as if they were the machines, behind one OPC UA server and on one clock."""
     from simulators.world import Playback, TimestampMode
     from testbed import recording_replay
-
-    clock, part = WallClock(), recording_replay.Part(skip_s=skip, begin=begin, end=end)
-    recorded = run.call(lambda: recording_replay.source(recording, clock, align=align, part=part))
-    playback = run.call(lambda: Playback(speed, TimestampMode.parse(times)))
-    announce("starting the OPC UA server")
-    from testbed.simulator import serving
     from testbed.simulator.machine import SimulatorOptions
     from testbed.simulator.repeated import RepeatedSource
 
-    source = RepeatedSource(recorded) if repeat else recorded
-    options = SimulatorOptions(
-        port=port,
-        playback=playback,
-        wait=wait,
-        ledger=ledger,
-        keys=KEYS if secure else None,
-        objects=recorded.objects,
-    )
-    on_event = print_json if json else functools.partial(serving.print_event, out=out)
-    run.run(serving.simulate(source, options, clock, on_event))
+    def checked() -> "tuple[RowSource, SimulatorOptions]":
+        part = recording_replay.Part(skip_s=skip, begin=begin, end=end)
+        recorded = recording_replay.source(recording, WallClock(), align=align, part=part)
+        return RepeatedSource(recorded) if repeat else recorded, SimulatorOptions(
+            port=port,
+            playback=Playback(speed, TimestampMode.parse(times)),
+            wait=wait,
+            ledger=ledger,
+            keys=KEYS if secure else None,
+            objects=recorded.objects,
+        )
+
+    serve(checked, json=json)

@@ -172,7 +172,7 @@ def simulate_model(
             mapping=write,
         )
 
-    _serve(checked, json=json)
+    serve(checked, json=json)
 
 
 for _name, (_help, _options) in MODELS.items():
@@ -210,7 +210,7 @@ def csv(
             mapping=write,
         )
 
-    _serve(checked, json=json)
+    serve(checked, json=json)
 
 
 @simulate_app.command("fmu", epilog=example("testbed simulate fmu tank.fmu --set gain=1.5"))
@@ -247,10 +247,10 @@ def fmu(
             mapping=write,
         )
 
-    _serve(checked, json=json)
+    serve(checked, json=json)
 
 
-def _serve(checked: "Callable[[], tuple[RowSource, SimulatorOptions]]", *, json: bool) -> None:
+def serve(checked: "Callable[[], tuple[RowSource, SimulatorOptions]]", *, json: bool) -> None:
     """Serve what the options describe, once they are checked, until Ctrl-C."""
     source, options = run.call(checked)
     announce("starting the OPC UA server" if options.broker is None else "connecting to the broker")

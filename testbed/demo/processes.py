@@ -112,10 +112,9 @@ def gateway(stage: Stage) -> Start:
 
 def _environment(stage: Stage, principal: str) -> dict[str, str]:
     """The environment of a process with the credential of a principal, and no other settings."""
-    own = {
-        "TESTBED_API": stage.api,
-        "TESTBED_BROKER": stage.broker,
-        "TESTBED_CREDENTIAL": stage.credentials[principal],
-        "TESTBED_SPACE": SPACE,
-    }
-    return child_environment(os.environ) | own
+    return own_server.client_environment(
+        api=stage.api,
+        broker=stage.broker,
+        credential=stage.credentials[principal],
+        space=SPACE,
+    )

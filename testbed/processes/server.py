@@ -1,9 +1,10 @@
-"""The process of a server that one command starts for itself."""
+"""A server that one command starts for itself, and the environment of its clients."""
 
 import os
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+from broker.settings import child_environment
 from testbed.processes.child_process import ChildProcess, start_child
 
 TESTBED = ("-m", "testbed")
@@ -31,3 +32,14 @@ def start_server(folder: Path, *, store: str) -> AbstractAsyncContextManager[Chi
         log=folder / "server.log",
         environment=os.environ | ON_LOOPBACK,
     )
+
+
+def client_environment(*, api: str, broker: str, credential: str, space: str) -> dict[str, str]:
+    """The environment of a process that connects to a server, with no other settings of ours."""
+    own = {
+        "TESTBED_API": api,
+        "TESTBED_BROKER": broker,
+        "TESTBED_CREDENTIAL": credential,
+        "TESTBED_SPACE": space,
+    }
+    return child_environment(os.environ) | own

@@ -4,11 +4,17 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import AbstractAsyncContextManager
+
+from pydantic import SecretStr
 
 from broker import api_client
+from broker.bus import client
+from broker.clock import Clock
 from broker.namespace import StreamAddress
 from broker.responses.credentials import NewPrincipalResponse
 from broker.run_clock import COORDINATOR
+from broker.settings import BusSettings
 from testbed.scenario.plan import RunPlan
 from testbed.scenario.programs import RunAccess
 
@@ -65,6 +71,13 @@ async def admit(
         credentials=credentials,
         marker=secrets.token_hex(16),
     )
+
+
+def coordinator_bus(access: RunAccess, clock: Clock) -> AbstractAsyncContextManager[client.Bus]:
+    """Connect to the broker as the coordinator, which observes everything in the run."""
+    credential = SecretStr(access.credentials[COORDINATOR])
+    settings = BusSettings(broker=access.broker, ca=None, credential=credential)
+    return client.open(settings, clock, client_id=f"{COORDINATOR}--{secrets.token_hex(4)}")
 
 
 def _entry(plan: RunPlan, stream: StreamAddress) -> dict[str, str]:

@@ -72,18 +72,12 @@ def gateway(plan: RunPlan, access: RunAccess, name: str) -> Start:
     folder.mkdir()
     mapping = folder / "mapping.yaml"
     mapping.write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
-    own = {
-        "TESTBED_API": access.api,
-        "TESTBED_BROKER": access.broker,
-        "TESTBED_CREDENTIAL": access.credentials[gateway_of(name)],
-        "TESTBED_SPACE": plan.space,
-        "TESTBED_SPOOL": str(folder / "spool"),
-    }
+    environment = access.environment(gateway_of(name), plan.space)
     return start_child(
         f"gateway {name}",
         [*TESTBED, "gateway", "run", str(mapping)],
         log=folder / "gateway.log",
-        environment=child_environment(os.environ) | own,
+        environment=environment | {"TESTBED_SPOOL": str(folder / "spool")},
     )
 
 

@@ -89,7 +89,10 @@ async def run_all(
             end = await _run(plan, clock, progress.runs[plan.label], options.speed)
             results[number] = await asyncio.to_thread(run_result.judged, end, scenario_hash)
 
-    progress.runs = {plan.label: RunProgress() for plan in chosen}
+    progress.runs = {
+        plan.label: RunProgress(quanta=plan.quanta, quantum_ns=plan.scenario.quantum_ns)
+        for plan in chosen
+    }
     try:
         async with asyncio.TaskGroup() as group:
             for number, plan in enumerate(chosen):
@@ -103,6 +106,7 @@ async def run_all(
 
 async def _run(plan: RunPlan, clock: Clock, progress: RunProgress, speed: float | None) -> RunEnd:
     plan.folder.mkdir(parents=True, exist_ok=True)
+    progress.phase = "starting"
     try:
         if speed is not None:
             return await wall_run.run(plan, clock, progress, speed)

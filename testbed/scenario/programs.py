@@ -5,14 +5,13 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from broker.clock import Clock
 from broker.errors import BedError
-from broker.settings import child_environment
-from testbed.processes import program
+from testbed.processes import program, server
 from testbed.processes.program import PrototypeProcess
 from testbed.scenario.plan import RunPlan
 from testbed_scenarios.findings import ScenarioFinding
@@ -37,6 +36,13 @@ class RunAccess:
     owner: str
     credentials: Mapping[str, str]
     marker: str
+
+    def environment(self, principal: str, space: str) -> dict[str, str]:
+        """The environment of a process with the credential of a principal."""
+        credential = self.credentials[principal]
+        return server.client_environment(
+            api=self.api, broker=self.broker, credential=credential, space=space
+        )
 
 
 def findings(base: Path, prototypes: Mapping[str, Prototype]) -> Iterator[ScenarioFinding]:
@@ -70,7 +76,18 @@ def command(plan: RunPlan, prototype: Prototype) -> tuple[str, ...]:
             return (sys.executable, "-m", FUNCTION, name)
 
 
-def start(
+async def start_all(
+    plan: RunPlan, access: RunAccess, stack: AsyncExitStack, clock: Clock, *, is_virtual: bool
+) -> dict[str, PrototypeProcess]:
+    """Start the programs of all prototypes; the stack ends them with their children."""
+    started = {}
+    for name, prototype in plan.scenario.prototypes.items():
+        child = _start(plan, access, name, prototype, clock=clock, is_virtual=is_virtual)
+        started[name] = await stack.enter_async_context(child)
+    return started
+
+
+def _start(
     plan: RunPlan,
     access: RunAccess,
     name: str,
@@ -112,10 +129,6 @@ def environment(
     inputs = plan.inputs(prototype)
     outputs = plan.own_outputs(name)
     own = {
-        "TESTBED_API": access.api,
-        "TESTBED_BROKER": access.broker,
-        "TESTBED_CREDENTIAL": access.credentials[name],
-        "TESTBED_SPACE": plan.space,
         "TESTBED_INPUTS": _bindings(inputs),
         "TESTBED_OUTPUTS": _bindings(outputs),
         RUN_VARIABLE: access.marker,
@@ -126,7 +139,7 @@ def environment(
     }
     if is_virtual:
         own["TESTBED_CLOCK"] = "run"
-    return child_environment(os.environ) | own
+    return access.environment(name, plan.space) | own
 
 
 def _bindings(streams: Mapping[str, object]) -> str:

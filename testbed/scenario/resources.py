@@ -7,6 +7,7 @@ import numpy as np
 import psutil
 
 from broker.clock import NS_PER_S, Clock
+from testbed.processes.program import PrototypeProcess
 from testbed_scenarios.observations import ResourceSamples
 
 EVERY_S = 0.2
@@ -45,13 +46,14 @@ class ResourceMeter:
         self._processes: dict[str, psutil.Process] = {}
         self._columns: dict[str, _Measured] = {}
 
-    def add(self, name: str, pid: int) -> None:
-        """Measure a program from now on."""
-        try:
-            self._processes[name] = psutil.Process(pid)
-        except psutil.NoSuchProcess:
-            return  # it has ended at once
-        self._columns[name] = _Measured(measured_ns=self._clock.monotonic_ns())
+    def add_all(self, programs: Mapping[str, PrototypeProcess]) -> None:
+        """Measure programs from now on."""
+        for name, program in programs.items():
+            try:
+                self._processes[name] = psutil.Process(program.pid)
+            except psutil.NoSuchProcess:
+                continue  # it has ended at once
+            self._columns[name] = _Measured(measured_ns=self._clock.monotonic_ns())
 
     async def run(self) -> None:
         """Measure until cancelled."""

@@ -1,17 +1,12 @@
 """Runs a scenario in virtual time on a server of its own."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from pydantic import SecretStr
-
 from broker import api_client
-from broker.bus import client
 from broker.clock import Clock
 from broker.run_clock import COORDINATOR
-from broker.settings import BusSettings
 from testbed.processes import leftovers
 from testbed.processes.server import start_server
 from testbed.scenario import admission, coordinator, equipment, programs
@@ -29,8 +24,6 @@ async def run(plan: RunPlan, clock: Clock, progress: RunProgress) -> RunEnd:
     Raises PrototypeRefused for a prototype that never takes part, Unavailable where the testbed
     itself fails.
     """
-    progress.phase, progress.quanta = "starting", plan.quanta
-    progress.quantum_ns = plan.scenario.quantum_ns
     async with AsyncExitStack() as stack:
         began_ns = clock.monotonic_ns()
         server = await stack.enter_async_context(start_server(plan.folder, store="duckdb"))
@@ -54,11 +47,10 @@ async def _opened(
 ) -> AsyncIterator[VirtualRun]:
     """Connect as the coordinator, register all streams, and open the clock of the run."""
     credential = access.credentials[COORDINATOR]
-    settings = BusSettings(broker=access.broker, ca=None, credential=SecretStr(credential))
     async with (
         api_client.connect(access.api, credential) as api,
         api_client.connect(access.api, access.owner) as owner,
-        client.open(settings, clock, client_id=f"{COORDINATOR}--{secrets.token_hex(4)}") as bus,
+        admission.coordinator_bus(access, clock) as bus,
     ):
         record = RunRecord(plan, api)
         sources = RunSources(plan, machines, record)

@@ -101,7 +101,10 @@ class VirtualRun:
         began_ns: monotonic time at which the run was asked for.
         """
         self._progress.phase = "starting the prototypes"
-        await self._start_programs(stack)
+        self._programs = await programs.start_all(
+            self._plan, self._access, stack, self._clock, is_virtual=True
+        )
+        self._meter.add_all(self._programs)
         watches = {f"end of {name}": self._watch(name) for name in self._programs}
         async with tasks.background({**watches, "resources": self._meter.run()}):
             reached_ns, started_ns = await self._pass_quanta()
@@ -114,15 +117,6 @@ class VirtualRun:
         for child in self._programs.values():
             await child.stop()
         return self._end(reached_ns, began_ns, started_ns)
-
-    async def _start_programs(self, stack: AsyncExitStack) -> None:
-        for name, prototype in self._plan.scenario.prototypes.items():
-            starting = programs.start(
-                self._plan, self._access, name, prototype, clock=self._clock, is_virtual=True
-            )
-            child = await stack.enter_async_context(starting)
-            self._programs[name] = child
-            self._meter.add(name, child.pid)
 
     async def _pass_quanta(self) -> tuple[int, int]:
         """Let the time of the run pass; returns the instant that it came to, and the monotonic time

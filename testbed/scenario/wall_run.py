@@ -1,11 +1,8 @@
 """Runs a scenario at wall time: machines behind real gateways, on a server of its own."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-
-from pydantic import SecretStr
 
 from broker import api_client, codec, namespace
 from broker.bus import client
@@ -15,7 +12,6 @@ from broker.namespace import StreamAddress, StreamTopic, Verb
 from broker.process import tasks
 from broker.responses.equipment import StreamPage
 from broker.run_clock import COORDINATOR
-from broker.settings import BusSettings
 from testbed.processes import leftovers, program, program_end
 from testbed.processes.child_process import ChildProcess
 from testbed.processes.server import start_server
@@ -44,8 +40,6 @@ async def run(plan: RunPlan, clock: Clock, progress: RunProgress, speed: float) 
     speed: seconds of the scenario in a second.  Raises PrototypeRefused for a prototype that ends
     with an error before the machines play, Unavailable where the testbed itself fails.
     """
-    progress.phase, progress.quanta = "starting", plan.quanta
-    progress.quantum_ns = plan.scenario.quantum_ns
     async with AsyncExitStack() as stack:
         began_ns = clock.monotonic_ns()
         server = await stack.enter_async_context(start_server(plan.folder, store="duckdb"))
@@ -97,15 +91,12 @@ class WallRun:
     async def observing(self) -> AsyncIterator[None]:
         """Take in everything that machines and prototypes publish, until left."""
         plan = self._plan
-        credential = SecretStr(self._access.credentials[COORDINATOR])
-        settings = BusSettings(broker=self._access.broker, ca=None, credential=credential)
         measured = [plan.stream(name) for name in plan.scenario.equipment]
         filters = [
             str(StreamTopic(plan.space, Verb.DATA, address))
             for address in (*measured, *plan.outputs().values())
         ]
-        client_id = f"{COORDINATOR}--{secrets.token_hex(4)}"
-        async with client.open(settings, self._clock, client_id=client_id) as bus:
+        async with admission.coordinator_bus(self._access, self._clock) as bus:
             await bus.ready()
             async with (
                 bus.subscribe(filters, capacity=100_000, overflow="drop_oldest") as inbox,
@@ -136,7 +127,10 @@ class WallRun:
         for machine in served.values():
             await machine.wait_for("ready")
         self._progress.phase = "starting the prototypes"
-        await self._start_programs(stack)
+        self._programs = await programs.start_all(
+            self._plan, self._access, stack, self._clock, is_virtual=False
+        )
+        self._meter.add_all(self._programs)
         watches = {f"end of {name}": self._watch(name) for name in self._programs}
         async with tasks.background({**watches, "resources": self._meter.run()}):
             await self._wait_registered()
@@ -150,14 +144,6 @@ class WallRun:
         for child in self._programs.values():
             await child.stop()
         return await self._end(began_ns)
-
-    async def _start_programs(self, stack: AsyncExitStack) -> None:
-        for name, prototype in self._plan.scenario.prototypes.items():
-            starting = programs.start(
-                self._plan, self._access, name, prototype, clock=self._clock, is_virtual=False
-            )
-            self._programs[name] = await stack.enter_async_context(starting)
-            self._meter.add(name, self._programs[name].pid)
 
     async def _wait_registered(self) -> None:
         """Wait until the outputs of all prototypes are registered, so that they read from the first
