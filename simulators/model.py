@@ -1,10 +1,13 @@
 """Rows of a simulated machine, and the ports of their sources: recordings, and models."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from broker.errors import Invalid
 from broker.streams import Signal
+from simulators.parameters import unknown
 
 SourceValue = float | int | bool | str | tuple[float, ...] | None
 """A value of a signal in its dtype, a tuple where its shape is [n]; None without a usable one."""
@@ -81,3 +84,28 @@ class Model(RowSource, Protocol):
         is left out keeps its value.  However many rows are asked for at once, they are the same.
         Raises Invalid for an input that the model does not have, or that is no finite number.
         """
+
+
+def limits_of(signal: Signal) -> tuple[float, float]:
+    """The range of a sensor or actuator, infinite where it has none."""
+    low = -math.inf if signal.low is None else float(signal.low)
+    return low, math.inf if signal.high is None else float(signal.high)
+
+
+def limited_inputs(
+    machine: str, signals: Sequence[Signal], values: Mapping[str, float]
+) -> dict[str, float]:
+    """Values of inputs limited to their ranges, as an actuator does.
+
+    machine: its name.  signals: its inputs.  Raises Invalid for an unknown or no finite one.
+    """
+    ranges = {signal.name: limits_of(signal) for signal in signals}
+    limited = {}
+    for name, value in values.items():
+        if name not in ranges:
+            raise unknown(f"{machine} has no input {name[:200]!r}", name, ranges)
+        if not math.isfinite(value):
+            raise Invalid(f"input {name} of {machine} is {value}", hint="a finite number")
+        low, high = ranges[name]
+        limited[name] = min(max(float(value), low), high)
+    return limited

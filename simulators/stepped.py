@@ -15,7 +15,7 @@ from broker.errors import Invalid
 from broker.streams import Signal
 from simulators import faults
 from simulators.faults import Fault, RecurringFaults
-from simulators.model import SourceRow, SourceValue
+from simulators.model import SourceRow, SourceValue, limited_inputs, limits_of
 from simulators.parameters import Parameter, constants_with, parameters_of, unknown
 
 MICROSECOND_S = 1e-6
@@ -124,16 +124,7 @@ class ModelInfo:
 
     def limited(self, inputs: Mapping[str, float]) -> dict[str, float]:
         """Inputs limited to their ranges; raises Invalid for an unknown or no finite one."""
-        ranges = {signal.name: limits_of(signal) for signal in self.inputs}
-        for name, value in inputs.items():
-            if name not in ranges:
-                raise unknown(f"{self.name} has no input {name!r}", name, ranges)
-            if not math.isfinite(value):
-                raise Invalid(f"input {name} of {self.name} is {value}", hint="a finite number")
-        return {
-            name: min(max(float(value), ranges[name][0]), ranges[name][1])
-            for name, value in inputs.items()
-        }
+        return limited_inputs(self.name, self.inputs, inputs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,12 +245,6 @@ def _noise(generator: np.random.Generator, draws: int) -> Iterator[Sequence[floa
     """Standard normal numbers for row after row, the same however many rows are drawn at once."""
     while True:
         yield from generator.standard_normal((BLOCK, draws)).tolist()
-
-
-def limits_of(signal: Signal) -> tuple[float, float]:
-    """The range of a sensor or actuator, infinite where it has none."""
-    low = -math.inf if signal.low is None else float(signal.low)
-    return low, math.inf if signal.high is None else float(signal.high)
 
 
 def approach(start: float, end: float, time_constants: float) -> float:

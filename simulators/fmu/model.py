@@ -13,7 +13,7 @@ from simulators.fmu import description
 from simulators.fmu.description import FmuDescription, FmuVariable
 from simulators.fmu.process import FmuLimits, FmuProcess, FmuStart
 from simulators.fmu.wire import MOST_ROWS
-from simulators.model import SourceRow
+from simulators.model import SourceRow, limited_inputs
 from simulators.parameters import unknown
 
 AHEAD_S = 1.0
@@ -21,7 +21,8 @@ MOST_AHEAD = 256
 """Time, and number of rows, that an FMU is ahead of the row that is read where all are read."""
 MICROSECOND_S = 1e-6
 LONGEST_PERIOD_S = 86_400.0
-_TRUTH = {"true": 1.0, "false": 0.0}
+TRUTH = {"true": 1.0, "false": 0.0}
+"""Numbers of the texts that FMI has for a Boolean."""
 ParameterValue = float | bool | str
 
 
@@ -141,19 +142,8 @@ class FmuModel:
 
     def _indexed(self, inputs: Mapping[str, float]) -> dict[int, float]:
         """Inputs by index, limited to their ranges; raises Invalid."""
-        changes = {}
-        for name, value in inputs.items():
-            if name not in self._input_index:
-                raise unknown(
-                    f"{self.fmu.name} has no input {name[:200]!r}", name, self._input_index
-                )
-            if not math.isfinite(value):
-                raise Invalid(f"input {name} of {self.fmu.name} is {value}", hint="a finite number")
-            at = self._input_index[name]
-            low, high = self.inputs[at].low, self.inputs[at].high
-            raised = value if low is None else max(low, value)
-            changes[at] = float(raised if high is None else min(high, raised))
-        return changes
+        limited = limited_inputs(self.fmu.name, self.inputs, inputs)
+        return {self._input_index[name]: value for name, value in limited.items()}
 
 
 def load(
@@ -205,7 +195,7 @@ def _native(fmu: FmuDescription, parameter: FmuVariable, value: ParameterValue) 
     if parameter.type == "String":
         return str(value)
     try:
-        number = _TRUTH.get(value) if isinstance(value, str) else float(value)
+        number = TRUTH.get(value) if isinstance(value, str) else float(value)
         number = float(value) if number is None else number
     except ValueError as exc:
         raise Invalid(where, hint=f"a number, as its type is {parameter.type}") from exc

@@ -16,7 +16,7 @@ from typing import IO
 
 from broker import api_client
 from broker.aggregation import Aggregation
-from broker.clock import NS_PER_S, Clock, ns_of, text_of
+from broker.clock import HOUR_S, NS_PER_S, Clock, ns_of, text_of
 from broker.errors import Invalid, Refused, Taken
 from broker.history_query import HistoryQuery
 from broker.namespace import StreamAddress, checked_space
@@ -41,9 +41,15 @@ def span(
     points: int | None,
 ) -> HistoryQuery:
     """The span that options name: up to now and one hour long by default; raises Invalid."""
-    to_ns = clock.now_ns() if end is None else ns_of(end)
-    from_ns = to_ns - 3_600 * NS_PER_S if begin is None else ns_of(begin)
+    from_ns, to_ns = ends(clock, begin, end)
     return HistoryQuery(checked_space(space), from_ns, to_ns, tuple(signals), points)
+
+
+def ends(clock: Clock, begin: str | None, end: str | None) -> tuple[int, int]:
+    """The instants that `--from` and `--to` name: up to now and one hour long by default."""
+    to_ns = clock.now_ns() if end is None else ns_of(end)
+    from_ns = to_ns - HOUR_S * NS_PER_S if begin is None else ns_of(begin)
+    return from_ns, to_ns
 
 
 def aggregated(wanted: HistoryQuery, every: str | None, how: str | None) -> HistoryQuery:

@@ -21,7 +21,7 @@ from broker.responses.grants import GrantPage, GrantResponse
 from broker.responses.streams import GapPage
 from broker.rights import GrantState
 from broker.streams import StreamSpec
-from testbed.client import api
+from testbed.client import api, history
 from testbed.terminal.screen import announce
 from testbed_sdk import History
 from testbed_sdk import history as sdk_history
@@ -95,8 +95,7 @@ class RecordingOptions:
 
     def checked(self, clock: Clock) -> RecordingRequest:
         """The request that the options are; raises Invalid."""
-        to_ns = clock.now_ns() if self.end is None else ns_of(self.end)
-        from_ns = to_ns - 3_600 * NS_PER_S if self.begin is None else ns_of(self.begin)
+        from_ns, to_ns = history.ends(clock, self.begin, self.end)
         if from_ns >= to_ns:
             raise Invalid("the span has no length", hint="--from is before --to")
         labels = tuple(map(_label, self.labels))

@@ -5,13 +5,11 @@ from pathlib import Path
 from broker.clock import NS_PER_S
 from simulators.fmu import description, units
 from simulators.fmu.description import FmuVariable
-from simulators.fmu.model import FmuModel
+from simulators.fmu.model import TRUTH, FmuModel
 from testbed.scenario.blocking_source import BlockingSource
 from testbed.scenario.source_rows import ModelSource
 from testbed_scenarios.catalogue import EquipmentFacts, ParameterFacts
 from testbed_scenarios.model import FmuEquipment
-
-_TRUTH = {"true": 1.0, "false": 0.0}
 
 
 def facts(file: Path) -> EquipmentFacts:
@@ -57,7 +55,7 @@ def _start(variable: FmuVariable) -> float:
     """The value that a variable has where none is given; FMI's own is 0."""
     text = variable.start or "0"
     try:
-        return _TRUTH[text] if text in _TRUTH else float(text)
+        return TRUTH[text] if text in TRUTH else float(text)
     except ValueError:
         return 0.0
 
