@@ -5,7 +5,7 @@ processes start; whoever reads before writing is alone; what is away is Unavaila
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -126,10 +126,11 @@ async def transaction(
     write: nobody else who says so writes meanwhile, so what is read here stays true to the end.
     Raises Unavailable where SQL is away; IntegrityError comes through.
     """
+    product = _product(engine)
     try:
-        async with engine.begin() as sql:
+        async with product.turn(engine) if write else nullcontext(), engine.begin() as sql:
             if write:
-                await sql.run_sync(_product(engine).alone)
+                await sql.run_sync(product.alone)
             yield sql
     except sql_errors.IntegrityError:
         raise

@@ -1,6 +1,7 @@
 """The tables in PostgreSQL: one database, the recorder's in a schema of their own."""
 
 import ssl
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,11 @@ def _engine(address: PostgresqlAddress, *locks: int, **options: Any) -> AsyncEng
         execution_options={_LOCKS: locks},
         **options,
     )
+
+
+def turn(_engine: AsyncEngine) -> AbstractAsyncContextManager[None]:
+    """Do nothing: PostgreSQL gives its locks in the order in which they were asked for."""
+    return nullcontext()
 
 
 def alone(connection: Connection) -> None:

@@ -1,7 +1,9 @@
 """The tables in SQLite: registry and ledger, each a file of its own in the data folder."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from testbed_api.registry.tables import RECORDER
 
 REGISTRY, LEDGER = "registry.sqlite", "recorder.sqlite"
 BUSY_S = 5
+"""How long a writer waits for one of another process, in seconds."""
+_WRITERS = "writers"
 FIRST = 1_000
 """Rows that come with the answer to a statement."""
 
@@ -25,9 +29,7 @@ def registry(folder: Path) -> AsyncEngine:
 
 def ledger(folder: Path) -> AsyncEngine:
     """Make the engine of the ledger's file, whose tables need no schema there."""
-    return _engine(
-        folder / LEDGER, {}, execution_options={"schema_translate_map": {RECORDER: None}}
-    )
+    return _engine(folder / LEDGER, {}, translated={RECORDER: None})
 
 
 def both(folder: Path) -> AsyncEngine:
@@ -38,10 +40,21 @@ def both(folder: Path) -> AsyncEngine:
     return _engine(folder / REGISTRY, {RECORDER: folder / LEDGER}, poolclass=NullPool)
 
 
-def _engine(file: Path, attached: Mapping[str, Path], **options: Any) -> AsyncEngine:
-    """attached: further files, by the schema under which statements name their tables."""
+def _engine(
+    file: Path,
+    attached: Mapping[str, Path],
+    *,
+    translated: Mapping[str, None] | None = None,
+    **options: Any,
+) -> AsyncEngine:
+    """attached: further files, by the schema under which statements name their tables.
+    translated: schemas of tables that lie in `file` itself.
+    """
     created = create_async_engine(
-        f"sqlite+aiosqlite:///{file}", async_creator=partial(_opened, file), **options
+        f"sqlite+aiosqlite:///{file}",
+        async_creator=partial(_opened, file),
+        execution_options={_WRITERS: asyncio.Lock(), "schema_translate_map": translated},
+        **options,
     )
 
     @event.listens_for(created.sync_engine, "connect")
@@ -57,6 +70,15 @@ def _engine(file: Path, attached: Mapping[str, Path], **options: Any) -> AsyncEn
         cursor.close()
 
     return created
+
+
+def turn(engine: AsyncEngine) -> AbstractAsyncContextManager[None]:
+    """Wait for the writers of this process that came before, however long they take.
+
+    SQLite alone lets whoever looks at the right moment go first, and ends the others' wait.
+    """
+    lock: asyncio.Lock = engine.sync_engine.get_execution_options()[_WRITERS]
+    return lock
 
 
 def alone(connection: Connection) -> None:

@@ -48,6 +48,24 @@ async def test_a_writer_that_is_cut_off_while_it_waits_leaves_no_lock(engine):
         await write()
 
 
+async def test_writers_of_one_process_come_one_after_the_other_however_long_each_takes(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sqlite, "BUSY_S", 0)
+    order = []
+    async with open_engine(tmp_path) as opened:
+
+        async def write(at: int) -> None:
+            async with transaction(opened.registry, write=True) as sql:
+                order.append(at)
+                await sql.execute(NUMBERS, {"last": 10_000})
+
+        async with asyncio.TaskGroup() as tasks:
+            for at in range(10):
+                tasks.create_task(write(at), name=f"writer {at}")
+    assert order == list(range(10))
+
+
 async def test_a_reader_that_is_cut_off_leaves_its_connection_fit_for_the_next(engine):
     async def read() -> None:
         async with transaction(engine) as sql:
