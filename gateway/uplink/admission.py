@@ -30,7 +30,7 @@ from gateway.settings import GatewaySettings
 from gateway.spool.lives import LastHeld
 
 REGISTER_RETRY_S = 2.0
-ASK_S = 5.0
+ASK_S = 2.0
 """The longest that a gateway which knows its specs waits for the API before it reads."""
 LOOK_EVERY_S = 5.0
 REFUSALS = 3
