@@ -317,7 +317,7 @@ async def connect(
             hint=f"write https:// into {names.api}, or take {names.ca} out",
         )
     headers = {"Authorization": f"Bearer {credential}"} if credential else {}
-    trust = await asyncio.to_thread(tls.client_context, ca, setting=names.ca)
+    trust = await asyncio.to_thread(tls.context_for, url, ca, setting=names.ca)
     try:
         http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s, verify=trust)
     except httpx.InvalidURL:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from broker.clock import Clock
@@ -21,7 +21,10 @@ from testbed_api.stores.port import SeriesStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Persistence:
-    """The open registry, ledger, store, deletion records and audit journal of a server."""
+    """The open registry, ledger, store, deletion records and audit journal of a server.
+
+    since_ns: when it was locked, so that nobody else stores samples any more; None without a lock.
+    """
 
     engine: SqlEngine
     registry: Registry
@@ -29,22 +32,25 @@ class Persistence:
     store: SeriesStore
     deletions: Deletions
     journal: Journal
+    since_ns: int | None = None
 
 
 @asynccontextmanager
 async def open_exclusive(
-    settings: ServerSettings, *, restoring: bool = False
+    settings: ServerSettings, *, clock: Clock | None = None, restoring: bool = False
 ) -> AsyncIterator[Persistence]:
     """Open the data of a server with an exclusive lock on its folder.
 
-    restoring: accept a folder into which a backup is being restored.  Raises Taken if a server runs
-    on the folder, Refused if its layout is unknown or a restore was interrupted.
+    clock: for who records.  restoring: accept a folder into which a backup is being restored.
+    Raises Taken if a server runs on the folder, Refused if its layout is unknown or a restore was
+    interrupted.
     """
     with data_folder.locked(settings.folder):
+        since_ns = None if clock is None else clock.now_ns()
         data_folder.check_layout(settings.folder, restoring=restoring)
         _check_registry(settings.folder)
         async with open_shared(settings) as data:
-            yield data
+            yield replace(data, since_ns=since_ns)
 
 
 @asynccontextmanager
@@ -79,7 +85,7 @@ async def open_for_recorder(settings: ServerSettings, clock: Clock) -> AsyncIter
         data = await stack.enter_async_context(open_shared(settings))
         if settings.registry != SQLITE:
             await stack.enter_async_context(recorder_lock.in_postgresql(data.engine.ledger, clock))
-        yield data
+        yield replace(data, since_ns=clock.now_ns())
 
 
 @asynccontextmanager

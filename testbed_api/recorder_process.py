@@ -86,6 +86,7 @@ def _recorder(
         clock=clock,
         pace=pace,
         disk=disk_of(settings),
+        since_ns=data.since_ns,
     )
 
 

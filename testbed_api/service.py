@@ -157,7 +157,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         listening_ports.check(settings.host, settings.mqtt_listener_port)
-        data = await stack.enter_async_context(persistence.open_exclusive(settings))
+        data = await stack.enter_async_context(persistence.open_exclusive(settings, clock=clock))
         server_time = await _server_time(data, clock)
         credential = await administrator.credential_to_show(data.registry, server_time)
         nats = _embedded_server(settings, listeners, clock)

@@ -71,13 +71,19 @@ def compare(ledger: Lineage, organisation: str, stored: Position | None) -> Mism
 class Pairing:
     """Compares store and ledger once for each organisation, and again where that is in doubt."""
 
-    def __init__(self, ledger: Ledger, store: SeriesStore, clock: Clock) -> None:
-        """store: of which the ledger lists the samples."""
+    def __init__(
+        self, ledger: Ledger, store: SeriesStore, clock: Clock, since_ns: int | None = None
+    ) -> None:
+        """store: of which the ledger lists the samples.
+
+        since_ns: from when on nobody else can have stored any; None for now.
+        """
         self.mismatches = 0
         """Organisations in which store and ledger did not belong together, since the start."""
         self._ledger = ledger
         self._store = store
         self._clock = clock
+        self._since_ns = clock.now_ns() if since_ns is None else since_ns
         self._lineage = Lineage("", 0, {})
         self._compared: set[str] = set()
 
@@ -87,7 +93,7 @@ class Pairing:
         Raises Refused where the store belongs to another ledger, Unavailable if one is away.
         """
         self._lineage = await self._ledger.lineage()
-        await self.check({*organisations, *self._lineage.positions})
+        await self._compare({*organisations, *self._lineage.positions}, self._since_ns)
 
     async def suspects(self, organisations: Collection[str]) -> list[str]:
         """Those of some organisations that seem to differ, and that were not compared yet.
@@ -101,10 +107,15 @@ class Pairing:
 
     async def check(self, organisations: Collection[str]) -> bool:
         """Compare organisations, while nothing is listed; True if the ledger was repaired."""
+        return await self._compare(organisations, self._clock.now_ns())
+
+    async def _compare(self, organisations: Collection[str], stored_until_ns: int) -> bool:
+        """Compare organisations.  stored_until_ns: when the last sample may have been stored."""
         names = sorted(organisations)
         mismatches, stored = await self._mismatches(names)
         if mismatches:
-            await self._take_over(await self._repair(mismatches, stored), mismatches)
+            repair = await self._repair(mismatches, stored, stored_until_ns)
+            await self._take_over(repair, mismatches)
         self._compared.update(names)
         return bool(mismatches)
 
@@ -161,7 +172,10 @@ class Pairing:
         self._lineage = replace(self._lineage, flushes=flushes, positions=positions)
 
     async def _repair(
-        self, mismatches: Mapping[str, Mismatch], stored: Mapping[str, Position]
+        self,
+        mismatches: Mapping[str, Mismatch],
+        stored: Mapping[str, Position],
+        stored_until_ns: int,
     ) -> Repair:
         """Make the notes of the ledger, which from now on lists what is in the store."""
         now_ns, before = self._clock.now_ns(), self._lineage
@@ -179,25 +193,27 @@ class Pairing:
         numbers = [before.flushes, *(stored[name].flush for name in mismatches if name in stored)]
         repair = Repair(replace(before, flushes=max(numbers), positions=positions))
         for name, mismatch in mismatches.items():
+            listed = before.positions.get(name)
             if mismatch in {Mismatch.STORE_LOST, Mismatch.STORE_OLDER}:
                 repair.taken_back.append(name)
-                repair.gaps += await self._lost(name, now_ns)
+                # at least until its last flush, as the clock may have been set since
+                until_ns = max(stored_until_ns, 0 if listed is None else listed.time_ns)
+                repair.gaps += await self._lost(name, min(until_ns, now_ns))
                 continue
             repair.lineage = replace(repair.lineage, id=stored[name].ledger, lost_ns=now_ns)
-            listed = before.positions.get(name)
             since_ns = None if listed is None else listed.time_ns
             repair.unsearched += [
                 UnsearchedSpan(*key, since_ns, now_ns) for key in await self._ledger.streams(name)
             ]
         return repair
 
-    async def _lost(self, organisation: str, now_ns: int) -> list[StatedGap]:
-        """A gap for each stream, from where the store ends until now."""
+    async def _lost(self, organisation: str, until_ns: int) -> list[StatedGap]:
+        """A gap for each stream, from where the store ends."""
         gaps = []
         for space, stream, first_ns in await self._ledger.samples_begin(organisation):
             extent = await self._store.extent(space, stream)
             from_ns = first_ns if extent is None else extent[1] + 1
-            if from_ns < now_ns:
-                gap = Gap((), from_ns, now_ns, lost_gaps.STORE_LOST)
+            if from_ns < until_ns:
+                gap = Gap((), from_ns, until_ns, lost_gaps.STORE_LOST)
                 gaps.append(StatedGap.of_stream((space, stream), gap))
         return gaps

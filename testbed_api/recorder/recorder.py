@@ -154,10 +154,12 @@ class Recorder:
         clock: Clock,
         pace: RecorderPace | None = None,
         disk: Disk | None = None,
+        since_ns: int | None = None,
     ) -> None:
         """kind_of: the registered kind of an equipment, None if it is not registered.
 
-        organisations: all that are registered.  disk: None for no check of free space.
+        organisations: all that are registered.  disk: None for no check of free space.  since_ns:
+        from when on nobody else can have stored anything; None for now.
         """
         self.counts = RecorderCounts()
         self._interrupted = ""
@@ -170,7 +172,7 @@ class Recorder:
         self._disk = disk
         self._mark_publisher = MarkPublisher(bus, clock, every_s=self._pace.mark_every_s)
         self._memory = LedgerMemory(ledger, kind_of, clock, most_missing=self._pace.most_waiting)
-        self._pairing = Pairing(ledger, store, clock)
+        self._pairing = Pairing(ledger, store, clock, since_ns)
         self._lost_gaps = LostGaps()
         self._waiting: list[ReceivedMessage] = []
         self._steady_time = SteadyTime(clock)

@@ -295,7 +295,7 @@ async def open(  # noqa: A001
             "the token for InfluxDB is not one",
             hint="TESTBED_STORE_TOKEN is one line, without spaces",
         )
-    trust = await asyncio.to_thread(tls.client_context, ca, setting="TESTBED_STORE_CA")
+    trust = await asyncio.to_thread(tls.context_for, url, ca, setting="TESTBED_STORE_CA")
     try:
         http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s, verify=trust)
     except httpx.InvalidURL as exc:

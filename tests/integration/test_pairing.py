@@ -12,9 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from broker import api_client, codec
-from broker.batch import EquipmentKind, Wide
+from broker.batch import EquipmentKind, Gap, Wide
 from broker.bus.inbox import Message
-from broker.clock import WallClock, ns_of
+from broker.clock import NS_PER_S, SteppedClock, WallClock, ns_of
 from broker.errors import Refused
 from broker.namespace import StreamTopic, Verb
 from gateway.spool import spool
@@ -24,12 +24,13 @@ from testbed_api.recorder import lost_gaps
 from testbed_api.recorder.flush import Flush, FlushTime
 from testbed_api.recorder.ledger import FlushEntries, Ledger
 from testbed_api.recorder.ledger_memory import LedgerMemory
+from testbed_api.recorder.lineage import FirstSample
 from testbed_api.recorder.pairing import Mismatch, Pairing
 from testbed_api.registry.engine import open_engine
 from testbed_api.stores import duckdb
-from testbed_api.stores.port import Block
+from testbed_api.stores.port import Block, Position
 from tests.integration.test_backup import publishing
-from tests.integration.test_server import RIG, SPEC, batch, credential, history, serving
+from tests.integration.test_server import RIG, SPACE, SPEC, batch, credential, history, serving
 from tests.owners import founded
 
 CLOCK = WallClock()
@@ -140,6 +141,48 @@ async def test_what_an_empty_store_lacks_is_sent_again(tmp_path):
                 await plant.send(uplink, 1)
                 await whole(door, plant.times)
         assert reasons(logs) == []
+
+
+async def test_what_comes_before_an_empty_store_is_noticed_is_outside_its_gap(
+    tmp_path, monkeypatch
+):
+    async with factory(tmp_path) as plant:
+        (plant.folder / STORE).unlink()
+        is_on_its_way = asyncio.Event()
+        with capture_logs() as logs:
+            monkeypatch.setattr(Pairing, "begin", begins_after(is_on_its_way))
+            async with plant.running() as (door, uplink):
+                plant.times.append(CLOCK.now_ns())
+                await uplink.send([(RIG, batch(None, [4.0], start=plant.times[-1], epoch=None))])
+                is_on_its_way.set()
+                await whole(door, plant.times)
+        assert reasons(logs) == [Mismatch.STORE_LOST]
+
+
+def begins_after(event):
+    """`Pairing.begin`, which compares store and ledger only once an event has happened."""
+    begin = Pairing.begin
+
+    async def begin_late(pairing, organisations):
+        await event.wait()
+        await begin(pairing, organisations)
+
+    return begin_late
+
+
+@pytest.mark.parametrize(("since_s", "until_s"), [(20, 20), (-7200, 10), (7200, 3600)])
+async def test_the_gap_of_an_empty_store_ends_where_nobody_else_can_have_stored_anything(
+    tmp_path, since_s, until_s
+):
+    clock, name = SteppedClock(3600 * NS_PER_S), [RIG.organisation]
+    async with open_engine(tmp_path) as engine, duckdb.open(tmp_path / STORE) as store:
+        ledger = Ledger(engine)
+        flush = Position((await ledger.lineage()).id, 1, 10 * NS_PER_S)
+        first = FirstSample(SPACE, RIG, 5)
+        await ledger.commit(FlushEntries(first_samples=[first], position=flush, organisations=name))
+        await Pairing(ledger, store, clock, since_s * NS_PER_S).begin(name)
+        (gap,) = await ledger.gaps(SPACE, RIG, 0, clock.now_ns())
+        assert gap == Gap((), 5, until_s * NS_PER_S, lost_gaps.STORE_LOST)
 
 
 async def test_a_gateway_that_has_nothing_new_sends_again_too(tmp_path):
