@@ -62,6 +62,7 @@ class RunResult:
             "quanta": self.plan.quanta,
             "slowest": dict(statistics.slowest),
             "samples": self.samples(),
+            "notes": list(self.end.notes),
             "scenario_sha256": self.scenario_hash,
             "versions": versions(),
         } | self.verdict.as_json()

@@ -121,6 +121,8 @@ def print_result(result: RunResult, console: Console) -> None:
     for line in lines:
         console.print(line, style="" if line.startswith("passed") else "red")
     console.print(summary, style="green" if result.verdict.passed else "bold red")
+    for note in result.end.notes:
+        console.print(note, style="yellow")
     statistics = result.end.statistics
     started = f"started in {result.end.started_s:.1f} s"
     console.print(f"{statistics}; {started}; hash {result.verdict.hash[:16]}", style="dim")
