@@ -113,3 +113,12 @@ def test_a_result_is_json_with_what_repeats_it(loaded):
     assert document["versions"]["testbed"]
     assert document["hash"] == judged(loaded).verdict.hash
     assert document["notes"] == ["the FMU <tank> ran without a limit"]
+
+
+def test_expectations_of_one_name_are_cases_of_their_own(tmp_path):
+    file = tmp_path / "valve.yaml"
+    file.write_text(TEXT.replace('"is <high> & \\x07"', "stays low"))
+    loaded = loading.load(file, WallClock())
+    root = ET.fromstring(junit.text(loaded, [judged(loaded)]))  # noqa: S314 - our own text
+    names = [case.get("name") for case in root.iter("testcase")]
+    assert names == ["stays low (seed 1)", "stays low (seed 1) [2]"]
