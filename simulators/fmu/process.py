@@ -93,6 +93,11 @@ def missing_limits() -> tuple[str, ...]:
     return tuple(json.loads(done.stdout))
 
 
+def limit_notes() -> list[str]:
+    """Sentences for people before an FMU runs here, as `missing_limits` has them."""
+    return [f"an FMU runs here without a limit: {each}" for each in missing_limits()]
+
+
 class FmuProcess:
     """A running child process with its folder; `close` ends both."""
 

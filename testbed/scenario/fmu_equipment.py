@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from broker.clock import NS_PER_S
-from simulators.fmu import description, process, units
+from simulators.fmu import description, units
 from simulators.fmu.description import FmuVariable
 from simulators.fmu.model import TRUTH, FmuModel
 from testbed.scenario.blocking_source import BlockingSource
@@ -83,11 +83,3 @@ def source(file: Path, part: FmuEquipment, start_ns: int) -> tuple[BlockingSourc
 
 def _notes(file: str, model: FmuModel) -> list[str]:
     return [f"the FMU {file} ran without a limit: {each}" for each in model.missing_limits]
-
-
-def machine_notes() -> list[str]:
-    """Sentences about limits that this machine does not have for FMUs; no FMU runs for it.
-
-    Raises Unavailable if the machine cannot tell.
-    """
-    return [f"an FMU runs here without a limit: {each}" for each in process.missing_limits()]

@@ -185,9 +185,9 @@ def notes(scenario: Scenario) -> list[str]:
     """
     if not any(isinstance(part, FmuEquipment) for part in scenario.equipment.values()):
         return []
-    from testbed.scenario import fmu_equipment  # noqa: PLC0415 - few scenarios have one
+    from simulators.fmu import process  # noqa: PLC0415 - few scenarios have one
 
-    return fmu_equipment.machine_notes()
+    return process.limit_notes()
 
 
 def summary(scenario: Scenario) -> str:
