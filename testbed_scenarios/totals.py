@@ -5,13 +5,13 @@ would give a short recording the weight of a long one, and has none where a run 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from broker.time_expressions import duration_text
 from testbed_scenarios.detection import Detection
 from testbed_scenarios.expectations import scores
 from testbed_scenarios.expectations.model import AnyExpectation, DetectionExpectation
-from testbed_scenarios.expectations.title import title_of
 from testbed_scenarios.observations import Observations
 
 JudgedRun = tuple[Sequence[AnyExpectation], Observations]
@@ -20,11 +20,25 @@ JudgedRun = tuple[Sequence[AnyExpectation], Observations]
 
 @dataclass(frozen=True, slots=True)
 class DetectionTotal:
-    """The counts of one expectation over several runs.  name: the expectation's."""
+    """The counts of the rows of several runs.
 
-    name: str
+    expectation: the first of those that are about these rows and this alarm.
+    """
+
+    expectation: DetectionExpectation
     runs: int
     counts: Detection
+
+    @property
+    def name(self) -> str:
+        """The alarm, the equipment whose faults it is to find, and the span that is scored."""
+        expected = self.expectation
+        words = f"{expected.detection} against {expected.truth}"
+        if expected.faults is not None:
+            words += f" ({', '.join(expected.faults)})"
+        if expected.from_ns:
+            words += f" from {duration_text(expected.from_ns)}"
+        return words if expected.to_ns is None else f"{words} to {duration_text(expected.to_ns)}"
 
     @property
     def sentence(self) -> str:
@@ -58,7 +72,7 @@ class DetectionTotal:
 
 
 def of_detection(runs: Sequence[JudgedRun]) -> list[DetectionTotal]:
-    """The totals of the expectations on detection by point, in the order of the file.
+    """The totals of what the expectations on detection by point are about, in the file's order.
 
     runs: of one scenario, so that all have the same expectations, if perhaps other conditions.  One
     run has no total, and a run whose rows cannot be counted is left out.
@@ -73,9 +87,12 @@ def of_detection(runs: Sequence[JudgedRun]) -> list[DetectionTotal]:
             counts = scores.by_row(expectation, observed)
             if counts is None:
                 continue
-            before = totals.get(at, DetectionTotal(title_of(expectation), 0, Detection()))
-            totals[at] = DetectionTotal(before.name, before.runs + 1, before.counts + counts)
-    return [totals[at] for at in sorted(totals)]
+            before = totals.get(at, DetectionTotal(expectation, 0, Detection()))
+            totals[at] = replace(before, runs=before.runs + 1, counts=before.counts + counts)
+    distinct: dict[str, DetectionTotal] = {}
+    for at in sorted(totals):
+        distinct.setdefault(totals[at].name, totals[at])
+    return list(distinct.values())
 
 
 def _share(value: float | None, *, as_percent: bool = True) -> str:

@@ -42,14 +42,26 @@ def test_rows_of_all_runs_are_counted_together():
     assert document["f1"] == pytest.approx(10 / 18)
     assert document["false_alarm_rate"] == pytest.approx(1 / 98)
     assert document["missed_alarm_rate"] == pytest.approx(7 / 12)
-    assert "over 2 runs: f1 0.5556" in total.sentence
+    assert total.sentence.startswith("d/score/alarm against rig, over 2 runs: f1 0.5556, ")
     assert "missed alarm rate 58.33 %" in total.sentence
 
 
 def test_a_span_of_the_expectation_leaves_rows_out():
     expected = expectations({**FOUND, "from": "5s"})
     (total,) = totals.of_detection([(expected, run(10, {4, 5}, {5, 9}))] * 2)
+    assert total.name == "d/score/alarm against rig from 5s"
     assert (total.counts.hits, total.counts.missed, total.counts.quiet) == (2, 0, 6)
+
+
+def test_expectations_about_the_same_rows_have_one_total_and_others_their_own():
+    quiet = {**FOUND, "f1": None, "false_alarm_rate": {"at_most": 0.1}}
+    expected = expectations(FOUND, quiet, {**FOUND, "from": "5s", "to": "8s"})
+    whole, part = totals.of_detection([(expected, run(10, {4, 5}, {5, 9}))] * 2)
+    assert [whole.name, part.name] == [
+        "d/score/alarm against rig",
+        "d/score/alarm against rig from 5s to 8s",
+    ]
+    assert (whole.counts.false, part.counts.false) == (2, 0)
 
 
 def test_a_run_that_cannot_be_counted_is_left_out_and_is_not_among_the_runs():
