@@ -2,9 +2,10 @@
 
 All take a signal that is held from each sample until the next, over one span; times of which no
 value is known are left out.  Step responses are measured relative to the step from the value at the
-beginning to the set-point.  Sources: Ogata, Modern Control Engineering, 5th ed., §5-3 (maximum
-percent overshoot, settling time into a band of 2 % or 5 %); for steps that do not begin at 0, the
-definitions of MATLAB's stepinfo, with the set-point in the place of the steady-state value.
+beginning to the set-point.  Sources: Ogata, Modern Control Engineering (specifications of transient
+responses: maximum percent overshoot, settling time into a band of 2 % or 5 %); for steps that do
+not begin at 0, the definitions of MATLAB's stepinfo, with the set-point in the place of the
+steady-state value.
 """
 
 import math

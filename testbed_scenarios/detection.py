@@ -37,6 +37,15 @@ class Detection:
     false: int = 0
     quiet: int = 0
 
+    def __add__(self, other: "Detection") -> "Detection":
+        """The counts of the rows of both."""
+        return Detection(
+            hits=self.hits + other.hits,
+            missed=self.missed + other.missed,
+            false=self.false + other.false,
+            quiet=self.quiet + other.quiet,
+        )
+
     @property
     def faulty(self) -> int:
         """Number of rows with a fault."""

@@ -1,4 +1,6 @@
-"""A prototype that learns a machine's usual flow, and alarms while the mean of ten rows is off."""
+"""A prototype that learns a machine's usual flow, and alarms while the mean of ten rows is further
+from it than it ever was in the rows that it learned from.
+"""
 
 import numpy as np
 
@@ -6,7 +8,12 @@ from testbed_sdk import Dtype, Signal, connect, run
 
 TRAINING_ROWS = 400
 ROWS = 10
-MOST_OFF_L_MIN = 0.5
+
+
+def off_usual(flows: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """How far the mean of the ten rows before each end is from the usual flow, L/min."""
+    usual = np.median(flows[:TRAINING_ROWS])
+    return np.array([flows[end - ROWS : end].mean() - usual for end in ends])
 
 
 async def main() -> None:
@@ -22,10 +29,10 @@ async def main() -> None:
             before, flows = len(flows), np.append(flows, flow.values)
             ends = np.arange(max(before, TRAINING_ROWS), len(flows)) + 1
             if len(ends):
-                usual = np.median(flows[:TRAINING_ROWS])
-                off = np.array([flows[end - ROWS : end].mean() - usual for end in ends])
+                limit = np.abs(off_usual(flows, np.arange(ROWS, TRAINING_ROWS + 1))).max()
+                off = off_usual(flows, ends)
                 times = flow.time_ns[ends - 1 - before]
-                await shift.publish(times, {"off": off, "alarm": np.abs(off) > MOST_OFF_L_MIN})
+                await shift.publish(times, {"off": off, "alarm": np.abs(off) > limit})
 
 
 run(main())

@@ -146,6 +146,15 @@ def main() -> None:
     os._exit(0)  # nothing of the FMU runs at the end
 
 
+def print_missing_limits() -> None:
+    """Take on the limits in the present folder, as an FMU's process does, and print what the
+    machine refused; no FMU is loaded.
+    """
+    confinement = limits.Confinement()
+    confinement.apply(readable=[], writable=Path.cwd(), parent=os.getppid())
+    print(json.dumps(confinement.refused))  # noqa: T201 - to the process that asked
+
+
 def _frame(source: int) -> bytes:
     """Read a frame, of which there is never more than one; incomplete at the end of the pipe."""
     frame = bytearray()
@@ -157,4 +166,7 @@ def _frame(source: int) -> bytes:
 if __name__ == "__main__":
     sys.stderr.reconfigure(line_buffering=True)  # type: ignore[union-attr] # it is a file's
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    main()
+    if sys.argv[1:] == [wire.LIMITS]:
+        print_missing_limits()
+    else:
+        main()

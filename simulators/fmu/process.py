@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from broker.errors import Invalid
+from broker.errors import Invalid, Unavailable
 from simulators.fmu import archive, limits, wire
 from simulators.fmu.description import FmuDescription
 from simulators.fmu.wire import FUNCTIONS, Kind
@@ -32,6 +32,7 @@ MIB = 1 << 20
 MOST_READ = 1 << 16
 """As much as a pipe holds; a larger buffer would cost more than it saves."""
 CLOSES_WITHIN_S = 2.0
+LIMITS_WITHIN_S = 20.0
 NEARLY_ALL = 0.7
 """Share of the memory that a process may use from which its end is said to be for want of it: an
 allocation that doubles fails long before all is used."""
@@ -64,6 +65,37 @@ class FmuStart:
     period_s: float
     parameters: Sequence[tuple[str, int, float | str]]
     inputs: Sequence[tuple[int, float]]
+
+
+def missing_limits() -> tuple[str, ...]:
+    """Sentences about the limits that this machine does not have for an FMU's process.
+
+    A process of ours takes them on, and no FMU is loaded.  Raises Unavailable if it fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="testbed-fmu-") as folder:
+        work = Path(folder) / "work"
+        Path(folder).chmod(0o711)
+        work.mkdir()
+        try:
+            done = subprocess.run(  # noqa: S603 - our own module, no shell
+                [sys.executable, "-I", "-m", HOST, wire.LIMITS],
+                capture_output=True,
+                cwd=work,
+                env=_environment(work),
+                timeout=LIMITS_WITHIN_S,
+                check=True,
+            )
+        except (subprocess.SubprocessError, OSError) as exc:
+            raise Unavailable(
+                f"the limits of this machine for FMUs cannot be told: {exc}",
+                hint="an FMU runs in a process of its own, which this machine has to start",
+            ) from exc
+    return tuple(json.loads(done.stdout))
+
+
+def limit_notes() -> list[str]:
+    """Sentences for people before an FMU runs here, as `missing_limits` has them."""
+    return [f"an FMU runs here without a limit: {each}" for each in missing_limits()]
 
 
 class FmuProcess:

@@ -15,6 +15,8 @@ INPUT = struct.Struct("<Id")
 """Index of an input, and its value."""
 PLACE = struct.Struct("<QQ")
 """Index of the function that was called last, and of the row that it was for."""
+LIMITS = "--limits"
+"""Argument of the child that is to say what limits the machine lacks, and nothing else."""
 MOST_ROWS = 10_000
 """Rows of one exchange."""
 

@@ -4,20 +4,22 @@ Equations; those with a time constant are solved in closed form over each step:
 - speed follows its set point with a time constant.  Cutting power P_c = Q k_c with the rate of
   metal Q = a_p a_e v_f, and k_c = k_c1.1 h^-m_c falling with the chip's mean thickness
   h = f_z √(a_e/D), f_z = v_f/(n z).  Source: Kienzle, Die Bestimmung von Kräften und Leistungen an
-  spanenden Werkzeugen, VDI-Z 94 (1952); Altintas, Manufacturing Automation, 2nd ed., ch. 2.
+  spanenden Werkzeugen und Werkzeugmaschinen, VDI-Z 94 (1952); Altintas, Manufacturing Automation,
+  2nd ed.
 - torque P/ω; load is power over the rated power; friction of the bearings grows with n².
 - the front bearing C dT/dt = friction + a share of the cutting power - G (T - T_ambient).  Source:
-  Incropera et al., Fundamentals of Heat and Mass Transfer, 7th ed., ch. 5 (lumped capacitance).
+  Incropera et al., Fundamentals of Heat and Mass Transfer (transient conduction, lumped
+  capacitance).
 - lines of the spectrum, f_r = n/60: unbalance at f_r, its velocity growing with n³; tooth passing
   at z f_r and 2 z f_r, growing with the tooth's force; a damaged outer race at k BPFO, an inner
   race at k BPFI with side bands at ± f_r, for k = 1, 2, 3, where
   BPFO = N/2 f_r (1 - d/D_p cos φ), BPFI = N/2 f_r (1 + d/D_p cos φ).
-  Source: Randall and Antoni, Rolling element bearing diagnostics, Mech. Syst. Signal Process. 25
-  (2011); ISO 20816-1 for velocity in mm/s as what is measured.
+  Source: Randall and Antoni, Rolling element bearing diagnostics: a tutorial, Mech. Syst. Signal
+  Process. 25 (2011); ISO 20816-1 for velocity in mm/s as what is measured.
 - each line is seen through a Hann window, and the floor is Rayleigh distributed in each bin, as
   that of a discrete Fourier transform of noise.  The effective value is √(Σ A²/2 / 1.5), 1.5 bins
-  being the noise bandwidth of that window.  Source: Harris, On the use of windows, Proc. IEEE 66
-  (1978).
+  being the noise bandwidth of that window.  Source: Harris, On the use of windows for harmonic
+  analysis with the discrete Fourier transform, Proc. IEEE 66 (1978).
 The constants are plausible ones of a spindle of 15 kW with a cutter of 50 mm in steel.
 """
 
@@ -266,7 +268,7 @@ class _Spindle:
 def hann_response(bins: float) -> float:
     """Amplitude of a line of 1 that lies so many bins away, seen through a Hann window.
 
-    Source: Harris, On the use of windows for harmonic analysis, Proc. IEEE 66 (1978).
+    Source: Harris, as in the module's docstring.
     """
     if abs(bins) < _NEAR:
         return 1.0

@@ -5,7 +5,7 @@ is looked at:
 - a station takes a part when it is free and the buffer before it has one, works on it, and gives it
   into the buffer behind it; where that is full it is *blocked* and keeps the part, where the buffer
   before it is empty it is *starved*.  Source: Buzacott and Shanthikumar, Stochastic Models of
-  Manufacturing Systems, 1993, ch. 5 (flow lines with blocking after service).
+  Manufacturing Systems, 1993 (flow lines with blocking after service).
 - the time that a part takes is gamma distributed, with a mean and a coefficient of variation:
   0 always the mean, 1 exponential.  With 1, no breakdowns and no buffers three equal stations reach
   22/39 = 0.564 of a station's rate.  Source: Hunt, Sequential arrays of waiting lines, Operations
@@ -14,7 +14,7 @@ is looked at:
   an exponential time.  Two equal stations of rate 1, breakdown rate p and repair rate r with a
   buffer of N reach (N r (r + p) + 2 r) / (N (r + p)² + 2 r + 4 p) where material flows.  Source:
   Buzacott, Automatic transfer lines with buffer stocks, Int. J. of Production Research 5 (1967);
-  Gershwin, Manufacturing Systems Engineering, 1994, ch. 3 (two machines, continuous material).
+  Gershwin, Manufacturing Systems Engineering, 1994 (two machines, continuous material).
 - power is that of the belts and of the drives of the stations that work.
 Time, work and repair are integrated exactly: they are straight lines between events.
 """

@@ -3,13 +3,13 @@
 Equations, each solved in closed form over every piece of a step in which the phase of the stroke
 does not change, so any period is stable, and exact where inputs and faults stand still:
 - platens C dT/dt = P - G (T - T_ambient) - G_part (T - T_charge), the last while a charge is
-  pressed.  Source: Incropera et al., Fundamentals of Heat and Mass Transfer, 7th ed., ch. 5 (lumped
-  capacitance).
+  pressed.  Source: Incropera et al., Fundamentals of Heat and Mass Transfer (transient conduction,
+  lumped capacitance).
 - pressure V/β dp/dt = K (p_set - p) - L p: what the valve lets in, less what leaks past the seal,
   and likewise towards the return line where the press is open.  Source: Merritt, Hydraulic Control
-  Systems, 1967, ch. 3 (continuity with the bulk modulus β).
+  Systems, 1967 (continuity with the bulk modulus β).
 - force F = p A of the piston; the pump's power p (K (p_set - p) + idle flow) / η, which ends in the
-  oil as heat, likewise a lumped capacitance.  Source: Merritt, ch. 2 and 10.
+  oil as heat, likewise a lumped capacitance.  Source: Merritt.
 - tool wear grows with each stroke by h = k p_contact s (hardness in k): depth, coefficient, contact
   pressure, sliding distance; the cavity, and so the part, becomes thicker by it.  Source: Archard,
   Contact and Rubbing of Flat Surfaces, J. Appl. Phys. 24 (1953).

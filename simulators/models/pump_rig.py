@@ -3,17 +3,17 @@ a real one.
 
 Equations, in the order they are used; n is the speed as a share of the rated one:
 - pump H = n² H0 - a Q², piping H = k Q² with k = k0 / opening², rising as the valve closes; the
-  working point is where both meet.  Source: Gülich, Centrifugal Pumps, 4th ed., ch. 1 and 11, and
-  3.4 for the affinity laws (H with n², P0 with n³, vibration with n²).
+  working point is where both meet.  Source: Gülich, Centrifugal Pumps, 4th ed., also for the
+  affinity laws (H with n², P0 with n³, vibration with n²).
 - power P = n³ P0 + rho g Q H / η, a worn bearing adding friction; current I = P / (√3 U cos φ).
-  Source: Chapman, Electric Machinery Fundamentals, 5th ed., ch. 6.
+  Source: Chapman, Electric Machinery Fundamentals (induction motors).
 - motor body C dT/dt = losses - G (T - T_ambient), solved exactly over each step, and the water
   likewise, warmed by what the pump puts into it.  Source: Incropera et al., Fundamentals of Heat
-  and Mass Transfer, 7th ed., ch. 5 (lumped capacitance).
+  and Mass Transfer (transient conduction, lumped capacitance).
 - cavitation: where NPSH falls below what the pump requires, it loses head (3 % define NPSH3; fully
-  developed it is far more) and the flow flutters.  Source: ISO 9906; Gülich ch. 6.
+  developed it is far more) and the flow flutters.  Source: ISO 9906; Gülich, ch. 6.
 - vibration (RMS) grows with the square of the distance from the best flow, with cavitation and with
-  bearing wear.  Source: ISO 10816-7; Gülich ch. 10.
+  bearing wear.  Source: ISO 10816-7; Gülich.
 Noise and quantisation are those seen in the recordings of the Skoltech rig (Katser and Kozitsin,
 2020), and the constants are fitted to the means of its `valve1` series.
 """

@@ -3,7 +3,7 @@
 Equations:
 - each move is a polynomial of the fifth degree in each joint, from rest to rest: q = q_0 + Δq s(u),
   s = 10 u³ - 15 u⁴ + 6 u⁵, with u the share of the move's time; greatest speed 15/8 Δq/T.  Source:
-  Biagiotti and Melchiorri, Trajectory Planning for Automatic Machines and Robots, 2008, ch. 2.
+  Biagiotti and Melchiorri, Trajectory Planning for Automatic Machines and Robots, 2008.
 - place of the tool x = l1 cos q1 + l2 cos(q1 + q2), y likewise with sin; joint angles of a place by
   the inverse.  Source: Craig, Introduction to Robotics, 3rd ed., ch. 3 and 4.
 - torques of the two links in a level plane, τ = M(q) q̈ + V(q, q̇) + friction, with the masses at the

@@ -105,7 +105,10 @@ def run(
 
     loaded = terminal_run.call(partial(loading.load, file, WallClock()))
     if check:
+        notes = terminal_run.call(partial(loading.notes, loaded.scenario))
         out.print(f"{file} is right: {loading.summary(loaded.scenario)}")
+        for note in notes:
+            out.print(note, style="yellow")
         return
     chosen = WantedRun(
         is_virtual=fast,

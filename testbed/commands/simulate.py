@@ -13,7 +13,7 @@ import typer
 from broker.clock import WallClock
 from testbed.terminal import durations, run
 from testbed.terminal.options import Json, example
-from testbed.terminal.screen import announce, out, print_json
+from testbed.terminal.screen import announce, notes, out, print_json
 
 if TYPE_CHECKING:
     from simulators.model import RowSource
@@ -229,11 +229,14 @@ def fmu(
     json: Json = False,
 ) -> None:
     """Run an FMU for co-simulation, in a child process with limits."""
+    from simulators.fmu import process
     from simulators.world import Playback
     from testbed.simulator import machine
 
     def checked() -> "tuple[RowSource, SimulatorOptions]":
         source = machine.fmu(file, assignments or [], period)
+        for note in process.limit_notes():
+            notes.print(note, style="yellow")
         object_name, stream = machine.names_of(source.fmu)
         return source, machine.SimulatorOptions(
             object_name=object_name,

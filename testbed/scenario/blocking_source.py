@@ -1,7 +1,7 @@
 """Sources of rows that another process computes: they are waited for beside the event loop."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -18,10 +18,16 @@ class BlockingSource:
     The process behind it may end with the thread that started it, so all calls are in that one.
     """
 
-    def __init__(self, source: EquipmentSource, close: Callable[[], None]) -> None:
-        """close: ends what the source has started."""
+    def __init__(
+        self,
+        source: EquipmentSource,
+        close: Callable[[], None],
+        notes: Callable[[], Sequence[str]],
+    ) -> None:
+        """close: ends what the source has started.  notes: see `notes`."""
         self._source = source
         self._close = close
+        self._notes = notes
         self._thread = ThreadPoolExecutor(1, "rows of equipment")
 
     @property
@@ -37,6 +43,11 @@ class BlockingSource:
     def advance(self, until_ns: int, inputs: Mapping[str, float]) -> SourceColumns:
         """See `EquipmentSource`; to be called within `call`."""
         return self._source.advance(until_ns, inputs)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences about how it runs that are no failure; known once it has given rows."""
+        return self._notes()
 
     async def call(self, function: Callable[[], _T]) -> _T:
         """Call a function in the thread of the source, one after the other."""

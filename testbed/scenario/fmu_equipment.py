@@ -1,5 +1,6 @@
 """FMUs as equipment of a scenario: their facts for its check, and their rows in a run."""
 
+from functools import partial
 from pathlib import Path
 
 from broker.clock import NS_PER_S
@@ -76,4 +77,9 @@ def source(file: Path, part: FmuEquipment, start_ns: int) -> tuple[BlockingSourc
         parameters={name: amount.number for name, amount in part.parameters.items()},
     )
     rows = ModelSource(model, start_ns, None)
-    return BlockingSource(rows, model.close), rows.period_ns
+    notes = partial(_notes, file.name, model)
+    return BlockingSource(rows, model.close, notes), rows.period_ns
+
+
+def _notes(file: str, model: FmuModel) -> list[str]:
+    return [f"the FMU {file} ran without a limit: {each}" for each in model.missing_limits]

@@ -2,9 +2,10 @@
 
 A run is a test suite, an expectation a test case; whatever else makes a run fail is a case of its
 own.  Source: the JUnit schema of Jenkins' xUnit plugin, of which GitLab reads `name`, `classname`,
-`file`, `time`, and the text of `failure`.
+`file`, `time`, and the text of `failure`; of several cases with one name it shows the first alone.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -64,10 +65,13 @@ def _suite(loaded: LoadedScenario, result: RunResult) -> ET.Element:
 
 def _case(suite: ET.Element, loaded: LoadedScenario, result: RunResult, name: str) -> ET.Element:
     label = f" ({result.plan.label})" if result.plan.label else ""
+    whole = f"{_printable(name)}{label}"
+    taken = {case.get("name") for case in suite.iter("testcase")}
+    numbered = (f"{whole} [{number}]" for number in itertools.count(2))
     return ET.SubElement(
         suite,
         "testcase",
-        name=f"{_printable(name)}{label}",
+        name=whole if whole not in taken else next(each for each in numbered if each not in taken),
         classname=loaded.scenario.name,
         file=str(loaded.path),
         time="0",

@@ -178,6 +178,18 @@ def _facts_of_model(info: ModelInfo) -> EquipmentFacts:
     )
 
 
+def notes(scenario: Scenario) -> list[str]:
+    """Sentences about how a scenario would run on this machine that are no mistakes in its file.
+
+    Raises Unavailable if the machine cannot tell.
+    """
+    if not any(isinstance(part, FmuEquipment) for part in scenario.equipment.values()):
+        return []
+    from simulators.fmu import process  # noqa: PLC0415 - few scenarios have one
+
+    return process.limit_notes()
+
+
 def summary(scenario: Scenario) -> str:
     """The scenario in a few words."""
     runs = matrix.run_count(scenario)

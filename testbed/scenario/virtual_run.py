@@ -237,4 +237,5 @@ class VirtualRun:
             programs={name: child.outcome for name, child in self._programs.items()},
             started_s=(started_ns - began_ns) / NS_PER_S,
             wall_s=(self._clock.monotonic_ns() - began_ns) / NS_PER_S,
+            notes=tuple(self._sources.notes),
         )

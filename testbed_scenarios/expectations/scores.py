@@ -67,21 +67,44 @@ def of_detection(expectation: DetectionExpectation, observed: Observations) -> l
         return [_failed(f"nothing is known about the faults of {expectation.truth}", span)]
     if not len(series.time_ns):
         return [_failed(f"{name} has no sample", span)]
-    signal = HeldSignal.of(series, observed.gaps_of(name)).within(span)
-    events = detection.by_event(truth, detection.alarms_of(signal), span)
+    events = detection.by_event(
+        truth, detection.alarms_of(_alarm_signal(expectation, observed, span)), span
+    )
     if expectation.by == "event":
         scores = _event_scores(events)
     else:
-        stamps = [each.time_ns for each in observed.streams.get(expectation.truth, {}).values()]
-        rows = np.unique(np.concatenate(stamps)) if stamps else np.empty(0, np.int64)
-        rows = rows[(rows >= span.from_ns) & (rows < span.to_ns)]
-        if not len(rows):
+        counts = by_row(expectation, observed)
+        if counts is None:
             return [_failed(f"{expectation.truth} has no row to score", span)]
-        flagged = detection.flags_at(signal, rows)
-        counts = detection.by_point(detection.inside(truth, rows), flagged)
         scores = _point_scores(counts, events)
     scores["delay"] = _delay(events)
     return [_judged(expectation.conditions, scores, span)]
+
+
+def by_row(expectation: DetectionExpectation, observed: Observations) -> Detection | None:
+    """Count the rows of the equipment in the span of an expectation by fault and alarm.
+
+    None where nothing can be counted: without a row, without a sample of the alarm, or where
+    nothing is known of the faults.
+    """
+    (expected,) = spans_of(expectation, observed)
+    span, truth = expected.span, _truth(expectation, observed)
+    if truth is None or not len(observed.series(expectation.detection).time_ns):
+        return None
+    stamps = [each.time_ns for each in observed.streams.get(expectation.truth, {}).values()]
+    rows = np.unique(np.concatenate(stamps)) if stamps else np.empty(0, np.int64)
+    rows = rows[(rows >= span.from_ns) & (rows < span.to_ns)]
+    if not len(rows):
+        return None
+    flagged = detection.flags_at(_alarm_signal(expectation, observed, span), rows)
+    return detection.by_point(detection.inside(truth, rows), flagged)
+
+
+def _alarm_signal(
+    expectation: DetectionExpectation, observed: Observations, span: TimeSpan
+) -> HeldSignal:
+    name = expectation.detection
+    return HeldSignal.of(observed.series(name), observed.gaps_of(name)).within(span)
 
 
 def _truth(expectation: DetectionExpectation, observed: Observations) -> list[TimeSpan] | None:

@@ -41,6 +41,7 @@ CONNECT, ONE_SERVER = HOW_TO / "connect-a-machine.md", HOW_TO / "run-on-one-serv
 WITH_MOSQUITTO = HOW_TO / "run-with-mosquitto.md"
 GRAFANA = HOW_TO / "recipes/grafana.md"
 DASHBOARD = ROOT / "examples/grafana/dashboard.json"
+TRAINING = ROOT / "examples/training"
 KEEPING = ("Keep a stream", "Delete a span", "The proof")
 WITH_DOCKER = ("1. Create secrets", "2. Start", "3. Create", "4. The owner", "all buckets")
 WITHOUT_DOCKER = (
@@ -185,9 +186,16 @@ def _telegraf(_folder: Path, _request: pytest.FixtureRequest) -> tuple[Tools, Ma
     return {"telegraf": [str(telegraf.binary())]}, {}
 
 
+def _training(folder: Path, _request: pytest.FixtureRequest) -> tuple[Tools, Mapping[str, str]]:
+    """A copy of the example that trains, as the page asks for."""
+    shutil.copytree(TRAINING, folder)
+    return {}, {}
+
+
 NEEDS: Mapping[str, Needs] = {
     "connect-mqtt-sensors": _sensors,
     "javascript": _mqtt_js,
+    "learn-a-detector": _training,
     "node-red": _node_red,
     "telegraf": _telegraf,
 }

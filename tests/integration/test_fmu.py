@@ -1,5 +1,6 @@
 """FMUs compiled here run in a child process, and whatever they do is said in a sentence."""
 
+import asyncio
 import contextlib
 import itertools
 import math
@@ -15,10 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from broker.errors import Invalid
-from simulators.fmu import description, model
+from broker.errors import Invalid, Unavailable
+from simulators.fmu import description, model, process
 from simulators.fmu.model import FmuModel
 from simulators.fmu.process import MIB, FmuLimits
+from testbed.scenario import fmu_equipment, loading
+from testbed_scenarios.model import Scenario
 from tests import leftovers, sources
 from tests.services import fmu_tank
 
@@ -191,6 +194,40 @@ def test_an_fmu_reaches_no_network_and_changes_no_file_of_others(tank, folders):
     precious.unlink()
     if all(missing):
         pytest.skip("this machine takes neither network nor files away from a process")
+
+
+def test_the_limits_that_a_machine_lacks_are_known_before_an_fmu_runs(tank):
+    with FmuModel(tank) as fmu:
+        assert fmu.missing_limits == ()
+        fmu.advance(1, {})
+        assert process.missing_limits() == fmu.missing_limits
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user has no user to become")
+def test_a_run_says_which_limit_its_fmu_lacked(tank, folders):
+    folders.chmod(0o700)  # so that the FMU stays root: nobody else may enter its folder
+    scenario = Scenario.model_validate(
+        {"scenario": "tank", "duration": "1s", "equipment": {"tank": {"fmu": str(tank.path)}}}
+    )
+    assert any("only root may enter" in note for note in loading.notes(scenario))
+    source, _ = fmu_equipment.source(tank.path, scenario.equipment["tank"], 0)
+    asyncio.run(_one_row(source))
+    (note,) = (each for each in source.notes if "only root" in each)
+    assert note.startswith("the FMU tank.fmu ran without a limit: it runs as root")
+
+
+async def _one_row(source):
+    rows = await source.call(lambda: source.advance(1, {}))
+    assert len(rows) == 1
+    await source.close()
+
+
+def test_a_scenario_without_an_fmu_asks_for_no_limit(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/nothing/that/could/be/started")
+    rig = {"scenario": "rig", "duration": "1s", "equipment": {"rig": {"model": "pump-rig"}}}
+    assert loading.notes(Scenario.model_validate(rig)) == []
+    with pytest.raises(Unavailable, match="limits of this machine"):
+        process.missing_limits()
 
 
 def test_an_fmu_gets_nothing_of_our_environment(tank, monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 
 SOURCE = Path(__file__).with_suffix(".c")
 COMPILER = shutil.which("cc") or shutil.which("clang")
+NO_COMPILER = "no C compiler; on Debian: apt install gcc libc6-dev"
 FAULTS = (
     *("none", "segfault", "endless", "memory", "file_size", "fails", "aborts", "prints", "network"),
     *("reads", "exits", "reserves", "sleeps", "not_a_number", "forks", "overflow"),
@@ -102,7 +103,7 @@ def built(folder: Path, version: str = "2", name: str = "tank.fmu", identity: st
 @functools.cache
 def _library(version: str) -> bytes:
     if COMPILER is None:
-        pytest.skip("no C compiler; on Debian: apt install gcc libc6-dev")
+        pytest.skip(NO_COMPILER)
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "tank.so"
         defines = ["-DFMI3"] if version == "3" else []

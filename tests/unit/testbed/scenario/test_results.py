@@ -65,6 +65,7 @@ def judged(loaded, *incidents, number=0):
         programs={},
         started_s=1.5,
         wall_s=3.0,
+        notes=("the FMU <tank> ran without a limit",),
     )
     return run_result.judged(end, "ab" * 32)
 
@@ -94,6 +95,7 @@ def test_a_report_is_one_file_with_the_moments_of_each_failure(loaded, tmp_path)
     assert "stays low" in page
     assert "is &lt;high&gt; &amp;" in page
     assert "it &lt;broke&gt;" in page
+    assert page.count("the FMU &lt;tank&gt; ran without a limit") == 2
     assert page.count("<svg") == 4  # a failure and the whole of each run
     assert not re.search(r"(?:src|href)=\"(?!#)", page)
     assert "detector in 60" in page
@@ -110,3 +112,13 @@ def test_a_result_is_json_with_what_repeats_it(loaded):
     assert document["scenario_sha256"] == "ab" * 32
     assert document["versions"]["testbed"]
     assert document["hash"] == judged(loaded).verdict.hash
+    assert document["notes"] == ["the FMU <tank> ran without a limit"]
+
+
+def test_expectations_of_one_name_are_cases_of_their_own(tmp_path):
+    file = tmp_path / "valve.yaml"
+    file.write_text(TEXT.replace('"is <high> & \\x07"', "stays low"))
+    loaded = loading.load(file, WallClock())
+    root = ET.fromstring(junit.text(loaded, [judged(loaded)]))  # noqa: S314 - our own text
+    names = [case.get("name") for case in root.iter("testcase")]
+    assert names == ["stays low (seed 1)", "stays low (seed 1) [2]"]
