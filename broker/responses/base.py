@@ -25,10 +25,13 @@ class ApiResponse(BaseModel):
     """An answer of the API, or a part of one.
 
     A field without a value is null; it is left out only where its description says so.  A reader
-    passes over fields that it does not know, so that an older client reads a newer server.
+    passes over fields that it does not know, so that an older client reads a newer server.  Its
+    validator is built when it is first used: a command knows a hundred answers and reads one.
     """
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True, populate_by_name=True, serialize_by_alias=True, defer_build=True
+    )
 
     @classmethod
     def extending(cls, base: "ApiResponse", **more: Any) -> Self:

@@ -48,7 +48,7 @@ const client = mqtt.connect(TESTBED_BROKER, {
   password: secret,
   protocolVersion: 4,
 });
-client.on("connect", () => client.subscribe(`tb1/${SPACE}/data/${STREAM}`, { qos: 1 }));
+client.on("connect", () => client.subscribe(`tb1/${SPACE}/data/${STREAM}`, { qos: 0 }));
 client.on("error", (error) => fail(`the broker: ${error.message}`));
 client.on("message", (_topic, payload) => {
   const batch = JSON.parse(payload);

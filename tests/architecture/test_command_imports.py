@@ -42,6 +42,16 @@ import importlib, json, sys
 importlib.import_module(sys.argv[1])
 print(json.dumps(sorted(sys.modules)))
 """
+BUILT = """
+import importlib, json, sys
+from broker.responses.base import ApiResponse
+
+answers = importlib.import_module(sys.argv[1])
+answers.GapPage.model_validate({"items": [], "next": None})
+known = [each for each in vars(answers).values() if isinstance(each, type)]
+built = [each for each in known if issubclass(each, ApiResponse) and each.__pydantic_complete__]
+print(json.dumps([each.__name__ for each in built]))
+"""
 ROOT = [["--version"], ["--help"]]
 HELP = [
     ["up", "--help"],
@@ -57,6 +67,8 @@ LIGHT = [
     ["status"],
     ["alarms"],
     ["stream", "list"],
+    ["stream", "show", "factory/rig/s"],
+    ["deletions", "factory/rig/s"],
     ["stream", "gaps", "factory/rig/s"],
     ["stream", "dead-letters", "factory/rig/s"],
     ["history", "factory/rig/s"],
@@ -67,10 +79,12 @@ LIGHT = [
     ["member", "list"],
     ["organisation", "list"],
     ["grant", "list"],
+    ["grant", "show", "7"],
     ["grant", "approve", "7"],
     ["listing", "list"],
     ["access", "factory/rig"],
     ["pause", "--company", "company"],
+    ["resume", "--company", "company"],
     ["retention", "list"],
     ["audit", "list"],
     ["audit", "verify"],
@@ -82,6 +96,12 @@ LIGHT = [
     ["gateway", "lock-out", "factory/rig"],
 ]
 OF_SAMPLES = [["tap", "factory/rig/s"]]
+OFFLINE = [
+    ["simulate", "list"],
+    ["scenario", "schema"],
+    ["scenario", "init", "{folder}/new", "--from-model", "pump-rig"],
+    ["run", "--check", "examples/scenarios/drift-missed.yaml"],
+]
 WRONG_SETTING = [
     ["up", "--port", "99999"],
     ["up", "--tls", "--insecure"],
@@ -169,6 +189,13 @@ def test_a_reader_of_samples_loads_no_server(words):
     assert modules & HEAVY - READERS == set()
 
 
+@pytest.mark.parametrize("words", OFFLINE, ids=" ".join)
+def test_what_needs_no_testbed_loads_neither_server_nor_gateway_nor_network(tmp_path, words):
+    modules = modules_after([word.format(folder=tmp_path) for word in words])
+    assert modules & HEAVY - READERS == set()
+    assert modules & (SERVER | GATEWAY | LOGS | {"httpx"}) == set()
+
+
 @pytest.mark.parametrize("words", WRONG_SETTING, ids=" ".join)
 def test_a_wrong_setting_is_said_before_the_server_is_loaded(words):
     modules = modules_after(words)
@@ -183,6 +210,10 @@ def test_a_mapping_or_source_that_is_wrong_is_said_before_the_gateway_is_loaded(
 @pytest.mark.parametrize("words", WRONG_MACHINE, ids=" ".join)
 def test_a_wrong_machine_is_said_before_the_simulator_is_loaded(words):
     assert modules_after(words) & (SERVER | GATEWAY) == set()
+
+
+def test_an_answer_that_nobody_reads_gets_no_validator():
+    assert modules_of(BUILT, "broker.responses.streams") == {"GapPage"}
 
 
 @pytest.fixture

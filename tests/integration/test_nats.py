@@ -22,6 +22,7 @@ from broker.errors import Forbidden, Invalid, Refused, Taken, Unavailable
 from broker.process import tasks
 from broker.settings import BusSettings
 from tests import services
+from tests.probes import wire
 
 ADA = Credential("ada", "ada-secret-of-24-letters")
 BERT = Credential("bert", "bert-secret-of-25-letters")
@@ -488,3 +489,10 @@ async def test_the_server_ends_when_its_parent_is_killed(tmp_path):
     async with asyncio.timeout(5):
         while services.accepts(port):
             await WallClock().sleep(0.02)
+
+
+async def test_a_connection_has_six_filters_at_qos_1_and_any_number_at_qos_0(nats):
+    filters = [f"t/{number}" for number in range(47)]
+    async with wire.opened(nats.mqtt, BERT.text) as line:
+        assert await line.subscribe(filters[:7], qos=1) == [True] * 6 + [False]
+        assert await line.subscribe(filters[7:], qos=0) == [True] * 40
