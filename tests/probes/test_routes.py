@@ -261,4 +261,4 @@ def _each_route_can_be_asked(
 def cast_of_nobody() -> Cast:
     """Enough to write questions with."""
     numbers: Mapping[str, int] = defaultdict(int)
-    return Cast(Rights(), {}, {}, numbers, numbers, "")
+    return Cast(Rights(), {}, {}, numbers, numbers, "", numbers)
