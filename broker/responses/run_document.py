@@ -12,10 +12,14 @@ from broker.responses.base import AT, LATER, ApiResponse
 
 VERSION = 1
 """Version of the record's form; one that the testbed does not know is refused."""
-MOST_SCENARIO = 512 * 1024
+MOST_SCENARIO = 4 * 1024 * 1024
 """Characters of a scenario file in a record."""
 MOST_GAPS = 100
 """Gaps of a stream that a record lists; it counts those that it leaves out."""
+MOST_SETTINGS = 2_000
+"""Fields of a scenario that a record lists; the hash of the scenario stands for all."""
+MOST_PARTS = 10_000
+"""Streams, expectations or others of a kind in a record."""
 MOST_SENTENCE = 4_000
 MOST_WORDS = 400
 SCENARIO = "scenario: valve-closes\nduration: 60s\nequipment: {rig: {model: pump-rig}}\n"
@@ -78,7 +82,7 @@ class CodeOfRun(RunPart):
 class GapOfRun(RunPart):
     """A stated gap of a stream; no signals means all of them."""
 
-    signals: Annotated[list[Words], Field(max_length=1_000, examples=[["Pressure"]])]
+    signals: Annotated[list[Words], Field(max_length=MOST_PARTS, examples=[["Pressure"]])]
     from_: Annotated[Moment, Field(alias="from")]
     to: Annotated[Moment, Field(examples=[LATER])]
     cause: Annotated[Words, Field(examples=["network"])]
@@ -95,8 +99,8 @@ class StreamOfRun(RunPart):
     ]
     samples: Annotated[Count, Field(examples=[4_800])]
     sha256: Sha256
-    first: Annotated[Moment | None, Field(examples=[AT])]
-    last: Annotated[Moment | None, Field(examples=[LATER])]
+    first: Annotated[Moment | None, Field(examples=[AT])] = None
+    last: Annotated[Moment | None, Field(examples=[LATER])] = None
     gaps: Annotated[list[GapOfRun], Field(max_length=MOST_GAPS)]
     gaps_left_out: Annotated[Count, Field(examples=[0])]
 
@@ -107,7 +111,7 @@ class SamplesUsed(RunPart):
     stream: Annotated[Words, Field(examples=["rig"])]
     signals: Annotated[
         list[Words],
-        Field(max_length=1_000, description="empty means all", examples=[["Pressure"]]),
+        Field(max_length=MOST_PARTS, description="empty means all", examples=[["Pressure"]]),
     ]
     from_: Annotated[Moment, Field(alias="from")]
     to: Annotated[Moment, Field(examples=[LATER])]
@@ -138,24 +142,24 @@ class ExpectationOfRun(RunPart):
     subject: Annotated[Words, Field(examples=["detector/score/anomaly"])]
     passed: Annotated[bool, Field(examples=[True])]
     sentence: Annotated[Sentence, Field(examples=["f1 0.9"])]
-    robustness: Annotated[float | None, Field(examples=[0.1])]
+    robustness: Annotated[float | None, Field(examples=[0.1])] = None
     unit: Annotated[Words, Field(description="of the robustness", examples=["1"])]
     observed: Annotated[
         dict[Words, Scalar],
         Field(max_length=50, description="figures by name", examples=[{"f1": 0.9}]),
     ]
-    violation: Annotated[SpanOfRun | None, Field(examples=[None])]
+    violation: Annotated[SpanOfRun | None, Field(examples=[None])] = None
     unknown_s: Annotated[
         float, Field(ge=0, description="time of which nothing is known", examples=[0.0])
     ]
     samples: Annotated[list[SamplesUsed], Field(max_length=10)]
     truth: Annotated[
         Words | None, Field(description="equipment whose faults it is about", examples=["rig"])
-    ]
+    ] = None
     measurements: Annotated[
         Count | None,
         Field(description="of resources; null for an expectation on samples", examples=[None]),
-    ]
+    ] = None
 
 
 class ResourcesOfRun(RunPart):
@@ -179,7 +183,7 @@ class ClockOfRun(RunPart):
     speed: Annotated[
         float | None,
         Field(gt=0, description="wanted speed at wall time; null in virtual time", examples=[None]),
-    ]
+    ] = None
     reached_speed: Annotated[
         float, Field(ge=0, description="seconds of the run in a real one", examples=[121.5])
     ]
@@ -189,7 +193,7 @@ class ClockOfRun(RunPart):
     quanta_s: Annotated[float, Field(ge=0, description="real time of the quanta", examples=[0.5])]
     waited_for: Annotated[
         dict[Words, Count],
-        Field(max_length=1_000, description="quanta by member", examples=[{"detector": 60}]),
+        Field(max_length=MOST_PARTS, description="quanta by member", examples=[{"detector": 60}]),
     ]
 
 
@@ -205,6 +209,14 @@ class RunDocument(RunPart):
         dict[Words, Scalar],
         Field(max_length=100, description="swept values by their path", examples=[{}]),
     ]
+    settings: Annotated[
+        dict[Words, Scalar],
+        Field(
+            max_length=MOST_SETTINGS,
+            description="fields of the scenario as it was run, by their path",
+            examples=[{"equipment.rig.model": "pump-rig"}],
+        ),
+    ]
     seed: Annotated[Count, Field(examples=[7])]
     space: Annotated[Words, Field(examples=["run-valve-closes-7"])]
     clock: ClockOfRun
@@ -215,12 +227,12 @@ class RunDocument(RunPart):
         list[Sentence],
         Field(max_length=100, description="other reasons to fail", examples=[[]]),
     ]
-    expectations: Annotated[list[ExpectationOfRun], Field(max_length=1_000)]
+    expectations: Annotated[list[ExpectationOfRun], Field(max_length=MOST_PARTS)]
     samples_sha256: Annotated[Sha256, Field(description="of all samples of the run")]
-    streams: Annotated[list[StreamOfRun], Field(max_length=1_000)]
-    truth: Annotated[list[TruthOfRun], Field(max_length=1_000)]
-    resources: Annotated[list[ResourcesOfRun], Field(max_length=1_000)]
-    files: Annotated[list[FileOfRun], Field(max_length=1_000)]
+    streams: Annotated[list[StreamOfRun], Field(max_length=MOST_PARTS)]
+    truth: Annotated[list[TruthOfRun], Field(max_length=MOST_PARTS)]
+    resources: Annotated[list[ResourcesOfRun], Field(max_length=MOST_PARTS)]
+    files: Annotated[list[FileOfRun], Field(max_length=MOST_PARTS)]
     code: Annotated[list[CodeOfRun], Field(max_length=100)]
     versions: Annotated[
         dict[Words, Words],

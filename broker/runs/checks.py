@@ -1,6 +1,7 @@
 """Hashes of a run's record, and what a testbed can check in it without the samples.  Pure."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 
 import orjson
@@ -158,5 +159,6 @@ def _instant(field: str, text: str) -> int:
 
 
 def _twice(field: str, names: list[str]) -> Iterator[tuple[str, str]]:
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        yield field, f"{repeated[0]!r} stands twice"
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        yield field, f"{min(repeated)!r} stands twice"

@@ -29,6 +29,7 @@ def _inputs_of(document: RunDocument) -> Mapping[str, Scalar]:
         "scenario": document.scenario.name,
         "scenario SHA-256": document.scenario.sha256,
         "seed": float(document.seed),
+        **document.settings,
         **document.values,
         "time": "virtual" if clock.is_virtual else "wall",
         "quantum": clock.quantum_s,

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Self
 
 from broker.clock import NS_PER_S, ns_of
 from broker.responses.run_document import (
@@ -17,6 +18,7 @@ from broker.responses.run_document import (
     SamplesUsed,
     Scalar,
     StreamOfRun,
+    TruthOfRun,
 )
 from broker.responses.runs import FigureResponse, SamplesOfFigure
 
@@ -32,27 +34,51 @@ _UNITS: Mapping[str, str] = {"_per_s": "/s", "_s": "s", "_j": "J", "_bytes": "B"
 class FigureOrigin:
     """The origin of figures: by what, and from what, they are computed.
 
-    of: the expectation, score or clock.  definition: a page of the documentation.  truth: the
-    equipment whose known faults count.  measurements: of resources.
+    of: the expectation, score or clock.  definition: a page of the documentation.  truth: known
+    faults that count.  measurements: of resources.
     """
 
     of: str
     definition: str
-    samples: Sequence[SamplesUsed] = ()
-    truth: str | None = None
+    samples: Sequence[SamplesOfFigure] = ()
+    truth: TruthOfRun | None = None
     measurements: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordIndex:
+    """The record of a run, with its streams and truths by name."""
+
+    document: RunDocument
+    streams: Mapping[str, StreamOfRun]
+    truths: Mapping[str, TruthOfRun]
+
+    @classmethod
+    def of(cls, document: RunDocument) -> Self:
+        """The index of a record."""
+        streams = {each.name: each for each in document.streams}
+        return cls(document, streams, {each.equipment: each for each in document.truth})
+
+    def samples(self, used: Iterable[SamplesUsed]) -> list[SamplesOfFigure]:
+        """Samples with their source, and the stated gaps that reach into their span."""
+        resolved = []
+        for each in used:
+            stream = self.streams[each.stream]
+            gaps = list(_gaps_within(each, stream.gaps))
+            resolved.append(SamplesOfFigure.extending(each, source=stream.source, gaps=gaps))
+        return resolved
 
 
 def figures(document: RunDocument) -> list[FigureResponse]:
     """Every figure that a report of the run has, each with what it was computed from."""
-    titles = expectation_titles(document)
-    items = list(_of_run(document))
+    titles, index = expectation_titles(document), RecordIndex.of(document)
+    items = list(_of_run(index))
     for number, expectation in enumerate(document.expectations, 1):
-        items += _of_expectation(document, number, expectation, titles[number - 1])
+        items += _of_expectation(index, number, expectation, titles[number - 1])
     for stream in document.streams:
-        items.append(_of_stream(document, stream))
+        items.append(_of_stream(index, stream))
     for each in document.resources:
-        items += _of_resources(document, each)
+        items += _of_resources(index, each)
     return items
 
 
@@ -66,8 +92,9 @@ def expectation_titles(document: RunDocument) -> list[str]:
     return titles
 
 
-def _of_run(document: RunDocument) -> Iterator[FigureResponse]:
-    everything = [_whole(document, stream) for stream in document.streams]
+def _of_run(index: RecordIndex) -> Iterator[FigureResponse]:
+    document = index.document
+    everything = index.samples(_whole(document, stream) for stream in document.streams)
     failed = sum(not each.passed for each in document.expectations)
     verdict = FigureOrigin(of="verdict", definition=VERDICTS, samples=everything)
     counts = {
@@ -77,15 +104,15 @@ def _of_run(document: RunDocument) -> Iterator[FigureResponse]:
     }
     values: Mapping[str, Scalar] = {"passed": document.passed, **counts}
     for label, value in values.items():
-        yield _figure(document, f"run/{_word(label)}", (label, value, "1"), verdict)
+        yield _figure(index, f"run/{_word(label)}", (label, value, "1"), verdict)
     hashed = replace(verdict, of="hash of samples", definition=HASH)
     name = "hash of all samples"
-    yield _figure(document, f"run/{_word(name)}", (name, document.samples_sha256, "1"), hashed)
-    yield from _of_clock(document)
+    yield _figure(index, f"run/{_word(name)}", (name, document.samples_sha256, "1"), hashed)
+    yield from _of_clock(index)
 
 
-def _of_clock(document: RunDocument) -> Iterator[FigureResponse]:
-    clock = document.clock
+def _of_clock(index: RecordIndex) -> Iterator[FigureResponse]:
+    clock = index.document.clock
     page = f"{SIMULATION}#{'virtual' if clock.is_virtual else 'wall'}-time"
     origin = FigureOrigin(of="clock of the run", definition=page)
     for value in (
@@ -98,10 +125,10 @@ def _of_clock(document: RunDocument) -> Iterator[FigureResponse]:
         ("real time of the quanta", clock.quanta_s, "s"),
         *((f"waited for {who}", float(count), "1") for who, count in clock.waited_for.items()),
     ):
-        yield _figure(document, f"run/{_word(value[0])}", value, origin)
+        yield _figure(index, f"run/{_word(value[0])}", value, origin)
 
 
-def _of_resources(document: RunDocument, used: ResourcesOfRun) -> Iterator[FigureResponse]:
+def _of_resources(index: RecordIndex, used: ResourcesOfRun) -> Iterator[FigureResponse]:
     definition, prototype = f"{VERDICTS}#scores", used.prototype
     for name, value, unit in (
         ("cpu", used.cpu, "1"),
@@ -110,50 +137,52 @@ def _of_resources(document: RunDocument, used: ResourcesOfRun) -> Iterator[Figur
     ):
         origin = FigureOrigin(of=name, definition=definition, measurements=used.measurements)
         named = (f"{prototype}: {name}", value, unit)
-        yield _figure(document, f"resources/{prototype}/{name}", named, origin)
+        yield _figure(index, f"resources/{prototype}/{name}", named, origin)
 
 
 def _of_expectation(
-    document: RunDocument, number: int, expectation: ExpectationOfRun, title: str
+    index: RecordIndex, number: int, expectation: ExpectationOfRun, title: str
 ) -> Iterator[FigureResponse]:
     anchor = "scores" if expectation.kind in _SCORED else "expectations"
     origin = FigureOrigin(
         of=expectation.kind,
         definition=f"{VERDICTS}#{anchor}",
-        samples=expectation.samples,
-        truth=expectation.truth,
+        samples=index.samples(expectation.samples),
+        truth=None if expectation.truth is None else index.truths[expectation.truth],
         measurements=expectation.measurements,
     )
-    figure = partial(_figure, document, origin=origin)
+    figure = partial(_figure, index, origin=origin)
     path = f"expectation/{number}"
     yield figure(path, (f"{title}: passed", expectation.passed, "1"))
     for name, value in expectation.observed.items():
         unit = _unit_of(name, expectation)
         yield figure(f"{path}/{_word(name)}", (f"{title}: {name}", value, unit))
-    robustness = (f"{title}: robustness", expectation.robustness, expectation.unit)
-    yield figure(f"{path}/robustness", robustness)
+    if expectation.robustness is not None:
+        robustness = (f"{title}: robustness", expectation.robustness, expectation.unit)
+        yield figure(f"{path}/robustness", robustness)
     yield figure(f"{path}/unknown_s", (f"{title}: unknown_s", expectation.unknown_s, "s"))
-    start_ns, violation = ns_of(document.clock.start), expectation.violation
+    start_ns, violation = ns_of(index.document.clock.start), expectation.violation
     if violation is not None:
         for name, text in (("from", violation.from_), ("to", violation.to)):
             moment_s = (ns_of(text) - start_ns) / NS_PER_S
             yield figure(f"{path}/violated-{name}", (f"{title}: violated {name}", moment_s, "s"))
 
 
-def _of_stream(document: RunDocument, stream: StreamOfRun) -> FigureResponse:
+def _of_stream(index: RecordIndex, stream: StreamOfRun) -> FigureResponse:
     origin = FigureOrigin(
-        of="count of samples", definition=HASH, samples=[_whole(document, stream)]
+        of="count of samples",
+        definition=HASH,
+        samples=index.samples([_whole(index.document, stream)]),
     )
     named = (f"samples of {stream.name}", float(stream.samples), "1")
-    return _figure(document, f"stream/{stream.name}/samples", named, origin)
+    return _figure(index, f"stream/{stream.name}/samples", named, origin)
 
 
 def _figure(
-    document: RunDocument, id_: str, named: tuple[str, Scalar, str], origin: FigureOrigin
+    index: RecordIndex, id_: str, named: tuple[str, Scalar, str], origin: FigureOrigin
 ) -> FigureResponse:
     """A figure; named: its name, value and unit."""
-    streams = {each.name: each for each in document.streams}
-    used = [_with_source(each, streams[each.stream]) for each in origin.samples]
+    document = index.document
     name, value, unit = named
     return FigureResponse(
         id=id_,
@@ -163,13 +192,13 @@ def _figure(
         of=origin.of,
         definition=origin.definition,
         space=document.space,
-        samples=used,
-        truth=next((each for each in document.truth if each.equipment == origin.truth), None),
+        samples=list(origin.samples),
+        truth=origin.truth,
         measurements=origin.measurements,
         code=document.code,
         scenario_sha256=document.scenario.sha256,
         seed=document.seed,
-        sources=sorted({each.source for each in used}),
+        sources=sorted({each.source for each in origin.samples}),
     )
 
 
@@ -183,11 +212,6 @@ def _whole(document: RunDocument, stream: StreamOfRun) -> SamplesUsed:
         samples=stream.samples,
         sha256=stream.sha256,
     )
-
-
-def _with_source(used: SamplesUsed, stream: StreamOfRun) -> SamplesOfFigure:
-    gaps = list(_gaps_within(used, stream.gaps))
-    return SamplesOfFigure.extending(used, source=stream.source, gaps=gaps)
 
 
 def _gaps_within(used: SamplesUsed, gaps: Iterable[GapOfRun]) -> Iterator[GapOfRun]:

@@ -1,6 +1,7 @@
 """Hand runs over to a testbed, and list, show, compare and delete them."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -163,19 +164,21 @@ def print_run(run: RunResponse, out: Screen) -> None:
 
 
 def print_evidence(evidence: EvidenceResponse, out: Screen) -> None:
-    """Print a block for each figure: its value, its definition, and what it comes from."""
-    for figure in evidence.items:
-        out.print(f"{figure.name}: {_value(figure.value, figure.unit)}")
-        out.print(f"  by       {figure.of}, {figure.definition}")
-        for line in _origins(figure):
-            out.print(f"  from     {line}")
+    """Print a block for figures of one origin: their values, definition, and what they are from."""
+    for (of, definition, origins), figures in groupby(evidence.items, _origin):
+        for figure in figures:
+            out.print(f"{figure.name}: {_value(figure.value, figure.unit)}", style="bold")
+        out.print(f"  by    {of}, {definition}")
+        for line in origins:
+            out.print(f"  from  {line}")
     run, first = evidence.run, evidence.items[0]
     out.print(f"scenario  {run.scenario}, SHA-256 {run.scenario_sha256}, seed {run.seed}")
     for code in first.code:
         out.print(f"code      {code.prototype}: {code.name}, SHA-256 {code.sha256}")
 
 
-def _origins(figure: FigureResponse) -> list[str]:
+def _origin(figure: FigureResponse) -> tuple[str, str, tuple[str, ...]]:
+    """The score that computed a figure, its definition, and a line for each of its sources."""
     lines = []
     for used in figure.samples:
         signals = f" ({', '.join(used.signals)})" if used.signals else ""
@@ -185,10 +188,12 @@ def _origins(figure: FigureResponse) -> list[str]:
             f" {tables.instant(used.to)}, {used.source}{gaps}, hash {used.sha256}"
         )
     if figure.truth is not None:
-        lines.append(f"{figure.truth.faults} known faults of {figure.truth.equipment}")
+        count = figure.truth.faults
+        faults = f"{count} known fault{'' if count == 1 else 's'}"
+        lines.append(f"{faults} of {figure.truth.equipment}, hash {figure.truth.sha256}")
     if figure.measurements is not None:
         lines.append(f"{figure.measurements} measurements on the computer of the run")
-    return lines or ["a measurement on the computer of the run"]
+    return figure.of, figure.definition, tuple(lines or ["the clock of the run"])
 
 
 def print_comparison(comparison: ComparisonResponse, out: Screen) -> None:
@@ -224,6 +229,7 @@ def _value(value: Scalar, unit: str) -> str:
     if value is None:
         return tables.NOTHING
     if isinstance(value, float):
+        value += 0.0  # -0 becomes 0
         text = f"{value:.6g}" if value != int(value) or abs(value) >= 2**53 else f"{value:.0f}"
         return text if unit == "1" else f"{text} {unit}"
     if isinstance(value, str) and len(value) == 64:

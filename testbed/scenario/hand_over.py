@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from broker import pydantic_checks
 from broker.clock import Clock
 from broker.errors import BedError, Unavailable
 from broker.responses.runs import RunHandover, RunSummaryResponse
@@ -69,17 +66,8 @@ async def hand_over(
 
 def _handover(loaded: LoadedScenario, result: RunResult, now_ns: int) -> RunHandover:
     """The run with its report, without one that is too long."""
-    try:
-        document = run_document.of(result)
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise Unavailable(
-            f"{result.title} fits no record: {field}: {pydantic_checks.sentence(first)}",
-            hint="split the scenario, or run it without --server",
-        ) from exc
     page = report.text(loaded, [result], now_ns)
-    return runs.handover(document, page if len(page) <= MOST_REPORT else None)
+    return runs.handover(run_document.of(result), page if len(page) <= MOST_REPORT else None)
 
 
 def _file_name(result: RunResult, run: RunHandover) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Self
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from broker.batch import Series
 from broker.clock import NS_PER_S, ns_of, text_of
-from broker.responses.run_document import RunDocument, StreamOfRun
-from broker.responses.runs import SamplesOfFigure
+from broker.responses.run_document import RunDocument, Scalar, StreamOfRun
+from broker.responses.runs import FigureResponse, SamplesOfFigure
 from broker.runs import evidence
 from testbed import plot
 from testbed.plot import SCORE_COLOUR, SIGNAL_COLOUR, Panel
@@ -25,6 +26,10 @@ AROUND = 2.0
 """Time before and after a failure that is plotted, in durations of it."""
 LEAST_AROUND_NS = 10 * NS_PER_S
 MOST_PANELS = 16
+HASH_DIGITS = 16
+"""Digits of a hash in the table of figures; the streams have all."""
+MOST_SHOWN = 60
+"""Characters of a text in the table of figures."""
 MOST_FAILURES = 20
 """Failures of a run that are plotted; the sentences name all."""
 
@@ -46,12 +51,11 @@ class FailurePlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FigureRow:
-    """A figure of a run in the table of figures, with where it comes from in words."""
+    """A figure of a run in the table of figures."""
 
     id: str
     name: str
     value: str
-    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +121,24 @@ class ReportOfRun:
         ]
         return _drawn(observed, _panels(observed, names), None)
 
-    def figures(self) -> Iterator[FigureRow]:
-        """Every figure of the run with its origin, as the evidence of the run has it."""
+    def figures(self) -> Iterator[tuple[str, list[FigureRow]]]:
+        """Every figure of the run, as its evidence has it; those of one origin together."""
+        for origin, figures in groupby(evidence.figures(self.document), self._origin):
+            rows = [
+                FigureRow(id=each.id, name=each.name, value=_with_unit(each.value, each.unit))
+                for each in figures
+            ]
+            yield origin, rows
+
+    def _origin(self, figure: FigureResponse) -> str:
+        """The score that computed a figure, and the samples that it was computed from, in words."""
         start_ns = self.result.observed.start_ns
-        for each in evidence.figures(self.document):
-            value = _shown(each.value) if each.unit == "1" else f"{_shown(each.value)} {each.unit}"
-            parts = [_samples_text(used, start_ns) for used in each.samples]
-            if each.measurements is not None:
-                parts.append(f"{each.measurements:,} measurements")
-            if each.truth is not None:
-                parts.append(f"the known faults of {each.truth.equipment}")
-            words = "; ".join(parts) or "measured on the computer of the run"
-            origin = f"{each.of}: {words}"
-            yield FigureRow(id=each.id, name=each.name, value=value, origin=origin)
+        parts = [_samples_text(used, start_ns) for used in figure.samples]
+        if figure.measurements is not None:
+            parts.append(f"{figure.measurements:,} measurements")
+        if figure.truth is not None:
+            parts.append(f"the known faults of {figure.truth.equipment}")
+        return f"{figure.of}: {'; '.join(parts)}" if parts else figure.of
 
     def streams(self) -> list[StreamOfRun]:
         """Each stream with its number of samples, and what its data is: never a real machine's."""
@@ -167,7 +176,7 @@ def _samples_text(used: SamplesOfFigure, start_ns: int) -> str:
     gaps = f", {len(used.gaps)} gaps" if used.gaps else ""
     return (
         f"{used.samples:,} samples of {used.stream}{signals} from {begin} to {end},"
-        f" {used.source}{gaps}, hash {used.sha256[:16]}"
+        f" {used.source}{gaps}, hash {used.sha256[:HASH_DIGITS]}"
     )
 
 
@@ -236,9 +245,16 @@ def _within(series: Series, from_ns: int, to_ns: int) -> Series:
     return Series(series.time_ns[part], series.values[part], series.quality[part])
 
 
-def _shown(value: object) -> str:
+def _with_unit(value: Scalar, unit: str) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, str):
+        return value if len(value) <= MOST_SHOWN else f"{value[:HASH_DIGITS]} …"
+    text = _number(value)
+    return text if unit == "1" else f"{text} {unit}"
+
+
+def _number(value: float) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return "unknown" if value is None else str(value)
+    return f"{value + 0.0:.6g}"  # -0 becomes 0

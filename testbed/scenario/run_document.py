@@ -1,6 +1,7 @@
 """Writes the record of a judged run: what it was made from, and what each figure comes from."""
 
 import hashlib
+import itertools
 import platform
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,13 +9,17 @@ from typing import Any
 
 import numpy as np
 import orjson
+from pydantic import ValidationError
 
+from broker import pydantic_checks
 from broker.batch import Gap, Series
 from broker.clock import NS_PER_S, text_of
+from broker.errors import Invalid
 from broker.responses import run_document
 from broker.responses.run_document import (
     MOST_GAPS,
     MOST_SENTENCE,
+    MOST_SETTINGS,
     ClockOfRun,
     CodeOfRun,
     ExpectationOfRun,
@@ -44,6 +49,7 @@ from testbed_scenarios.held_signal import TimeSpan
 from testbed_scenarios.model import Replayed, SweepValue
 from testbed_scenarios.observations import Observations, TruthInterval
 
+MOST_INCIDENTS = 100
 CUT = " …"
 """The end of a sentence that was too long for a record."""
 
@@ -51,8 +57,20 @@ CUT = " …"
 def of(result: RunResult) -> RunDocument:
     """The record of a run; the same for the same result.
 
-    Raises ValidationError for a run that is too large for one.
+    Raises Invalid for a run that is too large for one.
     """
+    try:
+        return _document(result)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the whole"
+        raise Invalid(
+            f"{result.title} fits no record: {field}: {pydantic_checks.sentence(first)}",
+            hint="split the scenario, or run it without --server and --report",
+        ) from exc
+
+
+def _document(result: RunResult) -> RunDocument:
     plan, observed, origin = result.plan, result.observed, result.origin
     scenario = ScenarioOfRun(
         name=plan.scenario.name, text=origin.scenario_text, sha256=origin.scenario_hash
@@ -63,13 +81,14 @@ def of(result: RunResult) -> RunDocument:
         scenario=scenario,
         label=plan.label,
         values={path: _scalar(value) for path, value in plan.values.items()},
+        settings=dict(itertools.islice(_settings(plan.scenario.to_document()), MOST_SETTINGS)),
         seed=plan.seed,
         space=plan.space,
         clock=_clock(result),
         began=text_of(origin.began_ns),
         ended=text_of(origin.ended_ns),
         passed=result.verdict.passed,
-        incidents=[_cut(each) for each in result.verdict.incidents],
+        incidents=[_cut(each) for each in result.verdict.incidents[:MOST_INCIDENTS]],
         expectations=[_expectation(observed, *pair) for pair in pairs],
         samples_sha256=result.verdict.hash,
         streams=list(_streams(result)),
@@ -107,10 +126,28 @@ def _clock(result: RunResult) -> ClockOfRun:
     )
 
 
+def _settings(part: Any, path: str = "") -> Iterator[tuple[str, run_document.Scalar]]:
+    """The fields of a scenario's document that hold a value, each by its dotted path."""
+    if isinstance(part, Mapping):
+        fields: Iterable[tuple[Any, Any]] = part.items()
+    elif isinstance(part, list | tuple):
+        fields = enumerate(part)
+    else:
+        is_plain = part is None or isinstance(part, bool | int | float)
+        yield path[: run_document.MOST_WORDS], part if is_plain else _words(part)
+        return
+    for name, value in fields:
+        yield from _settings(value, f"{path}.{name}" if path else str(name))
+
+
+def _words(value: object) -> str:
+    return str(value)[: run_document.MOST_WORDS]
+
+
 def _scalar(value: SweepValue) -> run_document.Scalar:
     """A swept value; of several parts, as JSON."""
     if isinstance(value, dict | list):
-        return orjson.dumps(value).decode()[: run_document.MOST_WORDS]
+        return _words(orjson.dumps(value).decode())
     return value
 
 

@@ -182,6 +182,8 @@ def test_each_figure_says_what_it_was_computed_from(loaded):
     assert (value.scenario_sha256, value.seed) == (document.scenario.sha256, 1)
     assert value.definition == "docs/reference/verdicts.md#expectations"
     assert by_id["stream/rig/samples"].value == 60
+    assert document.settings["equipment.rig.model"] == "pump-rig"
+    assert document.settings["expectations.0.always.below"] == 30
     assert by_id["run/real-time"].samples == []
 
 
