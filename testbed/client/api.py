@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from broker import api_client, profiles
+from broker import api_client, profiles, server_addresses
 from broker.api_client import CredentialRefused, SettingNames
 from broker.clock import WallClock
 from broker.errors import Invalid
@@ -71,8 +71,11 @@ def _credential(environment: Mapping[str, str]) -> str:
 def settings_for(server: str | None = None) -> ApiSettings:
     """The settings of the environment, for the API at the URL `server` if it is given.
 
-    A profile is used at its own server alone.  Raises Invalid without a credential for it.
+    A profile is used at its own server alone.  Raises Invalid without a credential for it, and if
+    `server` is no address of an API.
     """
+    if server is not None:
+        server_addresses.server_of(server)
     environment = os.environ if server is None else {**os.environ, "TESTBED_API": server}
     settings = ApiSettings.from_environment(environment)
     if not settings.credential:

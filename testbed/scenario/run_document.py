@@ -46,7 +46,7 @@ from testbed_scenarios.expectations.model import (
 from testbed_scenarios.expectations.result import ExpectationResult
 from testbed_scenarios.expectations.spans import spans_of
 from testbed_scenarios.held_signal import TimeSpan
-from testbed_scenarios.model import Replayed, SweepValue
+from testbed_scenarios.model import Replayed, Scenario, SweepValue
 from testbed_scenarios.observations import Observations, TruthInterval
 
 MOST_INCIDENTS = 100
@@ -162,7 +162,7 @@ def _cut(sentence: str) -> str:
 
 
 def _streams(result: RunResult) -> Iterator[StreamOfRun]:
-    observed, sources = result.observed, sources_of(result)
+    observed, sources = result.observed, sources_of(result.plan.scenario)
     equipment = result.plan.scenario.equipment
     for name, signals in observed.streams.items():
         times = [each.time_ns for each in signals.values() if len(each.time_ns)]
@@ -180,12 +180,11 @@ def _streams(result: RunResult) -> Iterator[StreamOfRun]:
         )
 
 
-def sources_of(result: RunResult) -> Mapping[str, run_document.Source]:
+def sources_of(scenario: Scenario) -> Mapping[str, run_document.Source]:
     """The source of each stream by its name: recorded or simulated.
 
     An output is recorded if all that its prototype reads is, and simulated otherwise.
     """
-    scenario = result.plan.scenario
     sources: dict[str, run_document.Source] = {
         name: "recorded" if isinstance(part, Replayed) else "simulated"
         for name, part in scenario.equipment.items()

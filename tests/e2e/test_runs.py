@@ -110,3 +110,11 @@ async def test_a_run_that_cannot_be_handed_over_stays_as_a_file(folder, testbed)
     changed = await testbed("runs", "add", record)
     assert changed.code == 2
     assert "the SHA-256 of what came is" in changed.errors
+
+
+@pytest.mark.parametrize("address", ["testbed.example", "ftp://x", "http://a:b@x"])
+async def test_a_server_that_is_none_is_refused_before_anything_runs(folder, testbed, address):
+    run = await testbed("run", scenario(folder, ECHO), "--fast", "--server", address)
+    assert run.code == 2
+    assert "address of" in run.errors
+    assert not list(folder.glob("testbed-run-*"))

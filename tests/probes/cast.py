@@ -50,6 +50,8 @@ MILL = StreamAddress("factory", "mill", "spindle")
 PRESS = StreamAddress("stranger", "press", "force")
 SCORE = StreamAddress("company", "detector", "score")
 STREAMS = (RIG, MILL, PRESS, SCORE)
+RUN_OWNERS = (RIG.organisation, PRESS.organisation)
+"""Organisations that handed runs over."""
 
 ORGANISATIONS = {
     "institute": Party.INTERMEDIARY,
@@ -274,7 +276,7 @@ async def _hand_over(registry: Registry, now_ns: int) -> dict[str, int]:
     """Two runs of each of two organisations, whose words are nobody else's to read."""
     example = RunDocument.model_validate(RunDocument.example())
     numbers = {}
-    for organisation in (RIG.organisation, PRESS.organisation):
+    for organisation in RUN_OWNERS:
         for name, seed in ((organisation, 1), (f"{SPARE}-{organisation}", 2)):
             label = canary(f"runs of {organisation}")
             document = example.model_copy(update={"label": label, "seed": seed})

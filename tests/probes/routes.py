@@ -28,6 +28,7 @@ from tests.probes.cast import (
     PRESS,
     RIG,
     RUN,
+    RUN_OWNERS,
     SPARE,
     TWO_TOKENS,
     Cast,
@@ -256,13 +257,13 @@ def _reading(stream: StreamAddress, space: str = LIVE) -> StreamTopic:
 
 def _runs(route: Route, cast: Cast) -> Iterator[Question]:
     """A run that an organisation handed over, by its number."""
-    for owner in ("factory", "stranger"):
+    for owner in RUN_OWNERS:
         yield from _numbered(route, (owner,), cast.runs[owner])
 
 
 def _compared(route: Route, cast: Cast) -> Iterator[Question]:
     """Two runs of an organisation, and one that is missing beside one of them."""
-    for owner in ("factory", "stranger"):
+    for owner in RUN_OWNERS:
         first, second = cast.runs[owner], cast.runs[f"{SPARE}-{owner}"]
         existing = Question(route, f"{route.path}?ids={first},{second}", (owner,))
         yield existing
@@ -273,7 +274,7 @@ def _compared(route: Route, cast: Cast) -> Iterator[Question]:
 def _runs_of(route: Route, _cast: Cast) -> Iterator[Question]:
     """The runs of one's own organisation, and of another one by its id."""
     yield Question(route, route.path, (OWN,))
-    for owner in ("factory", "stranger"):
+    for owner in RUN_OWNERS:
         yield Question(route, f"{route.path}?organisation={owner}", (owner,))
 
 
