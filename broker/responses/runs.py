@@ -14,6 +14,8 @@ from broker.responses.run_document import (
     TruthOfRun,
 )
 
+MOST_REPORT = 2 * 1024 * 1024
+"""Characters of the report of a run that is handed over."""
 _HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 
@@ -129,7 +131,10 @@ class RunHandover(ApiResponse):
 
     record: RunDocument
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$", examples=[_HASH])]
-    report: Annotated[str | None, Field(description="null is no report", examples=[None])] = None
+    report: Annotated[
+        str | None,
+        Field(max_length=MOST_REPORT, description="HTML; null is no report", examples=[None]),
+    ] = None
     report_sha256: Annotated[
         str | None, Field(description="null is no report", examples=[None])
     ] = None

@@ -8,15 +8,12 @@ from pathlib import Path
 
 from broker.clock import Clock
 from broker.errors import BedError, Unavailable
-from broker.responses.runs import RunHandover, RunSummaryResponse
+from broker.responses.runs import MOST_REPORT, RunHandover, RunSummaryResponse
 from testbed.client import runs
 from testbed.scenario import report, run_document, whole_file
 from testbed.scenario.loading import LoadedScenario
 from testbed.scenario.result import RunResult
 from testbed.terminal.screen import Screen
-
-MOST_REPORT = 2 * 1024 * 1024
-"""Characters of a report that goes with a run; a longer one is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

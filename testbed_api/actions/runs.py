@@ -13,7 +13,7 @@ from broker.rights import Action
 from broker.runs import checks
 from testbed_api.actions.caller import Caller
 from testbed_api.domain.audit import AuditContext
-from testbed_api.domain.runs import MOST_REPORT, HandedRun, RunContent, RunFilter
+from testbed_api.domain.runs import HandedRun, RunContent, RunFilter
 from testbed_api.limits.quotas import Quotas
 from testbed_api.registry.registry import Registry
 
@@ -129,9 +129,4 @@ def _check_report(handover: RunHandover) -> None:
             hint="send both, or neither",
         )
     if report is not None and stated is not None:
-        if len(report) > MOST_REPORT:
-            raise Invalid(
-                f"report: {len(report):,} characters, and {MOST_REPORT:,} are the most",
-                hint="hand the run over without its report",
-            )
         checks.check_hash("report_sha256", report, stated)

@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 
 MOST_BODY = 4 * 1024 * 1024
 """Bytes of a request that hands a run over."""
-MOST_REPORT = 2 * 1024 * 1024
-"""Characters of a run's report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from broker.responses.runs import (
 )
 from broker.rights import Action
 from broker.runs import checks, comparison, evidence
-from testbed_api.domain.runs import MOST_REPORT, HandedRun, RunFilter
+from testbed_api.domain.runs import HandedRun, RunFilter
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import ClockDep, RunActionsDep
@@ -51,9 +51,6 @@ class RunForm(RunHandover):
         extra="forbid",
         json_schema_extra=lambda schema: schema.update(examples=[example_of_handover()]),
     )
-    report: Annotated[
-        str | None, Field(max_length=MOST_REPORT, description="HTML; null is no report")
-    ] = None
 
 
 class RunsWanted(Form):
