@@ -114,6 +114,7 @@ RULES: Mapping[Action, Rule] = {
     Action.MANAGE: Rule(_OWNER),
     Action.ISSUE: Rule(_ENGINEER | _DEVELOPER),
     Action.WATCH: Rule(_ANY, writer=True),
+    Action.SUBMIT: Rule(_ENGINEER | _DEVELOPER),
     Action.AUDIT: Rule(_OWNER | {Role.AUDITOR}),
     Action.OPERATE: Rule(_OWNER | {Role.OPERATOR}, _INTERMEDIARY),
     Action.FOUND: Rule(_OWNER, _INTERMEDIARY),
@@ -433,6 +434,15 @@ def _writes_of(rights: Rights, who: Principal, target: Target) -> bool:
     return any(_is_of(entry, target) for entry in _written(rights, who))
 
 
+def _may_review(rights: Rights, who: Principal, target: Target, _at_ns: int) -> Decision:
+    """Decide on reading runs: by people of their organisation, and those who audit everything."""
+    if not isinstance(target, str):
+        return Decision(allowed=False, reason="no organisation whose runs these are")
+    if target == who.organisation:
+        return Decision(bool(who.roles), "its organisation's own")
+    return _audits_everything(rights, who)
+
+
 def _may_enter(_rights: Rights, _who: Principal, _target: Target, _at_ns: int) -> Decision:
     return Decision(allowed=True, reason="known")
 
@@ -444,6 +454,7 @@ _DECISIONS: Mapping[Action, Callable[[Rights, Principal, Target, int], Decision]
     Action.SEE: _may_see,
     Action.ASK: _may_ask,
     Action.SAMPLE: _may_sample,
+    Action.REVIEW: _may_review,
 }
 
 

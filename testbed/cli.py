@@ -55,6 +55,10 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "scenario",
             "Write a first scenario, and print the form of scenario files for an editor.",
         ),
+        "runs": (
+            "runs",
+            "List, show and compare runs that were handed over, each figure with its origin.",
+        ),
         "try": (
             "demo",
             "Run your program against a simulated machine and a testbed of its own, and score it.",

@@ -175,6 +175,12 @@ class ServerSettings(Settings):
         description="maximum number of open connections of one organisation, over MQTT and for live"
         " events together",
     )
+    limit_run_bytes: int = Field(
+        default=1024**3,
+        ge=1024,
+        description="bytes that the runs of one organisation may take, compressed; with more, none"
+        " is handed over until some are deleted",
+    )
     free_bytes: int = Field(
         default=64 * 1024**2,
         ge=0,
@@ -295,6 +301,7 @@ class ServerSettings(Settings):
             streams=self.limit_streams,
             points_per_s=self.limit_points_per_s,
             connections=self.limit_connections,
+            run_bytes=self.limit_run_bytes,
         )
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from broker.runs import verdict as run_verdict
 from testbed_scenarios import sample_hash
 from testbed_scenarios.expectations.evaluate import evaluate
 from testbed_scenarios.expectations.model import AnyExpectation
@@ -33,7 +34,7 @@ class Verdict:
     @property
     def passed(self) -> bool:
         """Whether every expectation passed, and nothing else makes the run fail."""
-        return not self.failed and not self.incidents
+        return run_verdict.passes((result.passed for result in self.results), self.incidents)
 
     @property
     def failed(self) -> tuple[ExpectationResult, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from broker import api_client, profiles
+from broker import api_client, profiles, server_addresses
 from broker.api_client import CredentialRefused, SettingNames
 from broker.clock import WallClock
 from broker.errors import Invalid
@@ -68,16 +68,32 @@ def _credential(environment: Mapping[str, str]) -> str:
     raise Invalid(f"{what} is empty", hint="write the credential into it, principal.secret")
 
 
+def settings_for(server: str | None = None) -> ApiSettings:
+    """The settings of the environment, for the API at the URL `server` if it is given.
+
+    A profile is used at its own server alone.  Raises Invalid without a credential for it, and if
+    `server` is no address of an API.
+    """
+    if server is not None:
+        server_addresses.server_of(server)
+    environment = os.environ if server is None else {**os.environ, "TESTBED_API": server}
+    settings = ApiSettings.from_environment(environment)
+    if not settings.credential:
+        raise profiles.no_credential(environment)
+    return settings
+
+
 @asynccontextmanager
-async def connect(timeout_s: float = 10.0) -> AsyncIterator[api_client.Api]:
+async def connect(
+    timeout_s: float = 10.0, server: str | None = None
+) -> AsyncIterator[api_client.Api]:
     """Open a connection to the API for several requests.
 
+    server: URL of the API in the place of the environment's, see `settings_for`.
     Raises Invalid without a credential, Forbidden if the sign-in of a profile has ended.
     """
-    settings = ApiSettings.from_environment(os.environ)
+    settings = settings_for(server)
     profile = settings.profile
-    if not settings.credential:
-        raise profiles.no_credential(os.environ)
     if profile is not None:
         profile.check_expiry(WallClock().now_ns())
     try:

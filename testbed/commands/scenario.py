@@ -50,6 +50,14 @@ Keep = Annotated[
 ]
 
 
+Server = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="URL of a testbed's API that gets the runs with their evidence, with your sign-in"
+        " there (default: none)",
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option("--from-model", help="a model, such as pump-rig (default: none)", metavar="MODEL"),
@@ -79,6 +87,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=example(
             "testbed run valve.yaml --fast",
             "testbed run valve.yaml --fast --seed 7 --junit out.xml --report out.html",
+            "testbed run valve.yaml --fast --server https://testbed.example:8600",
             "testbed run valve.yaml --check",
         )
     )(run)
@@ -97,19 +106,17 @@ def run(
     report: Report = None,
     folder: Folder = None,
     keep: Keep = False,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Run a scenario: machines, faults and your prototypes, judged by what you expect."""
+    if check:
+        _check(file)
+        return
     from testbed.scenario import loading
     from testbed.scenario.wanted import WantedRun
 
     loaded = terminal_run.call(partial(loading.load, file, WallClock()))
-    if check:
-        notes = terminal_run.call(partial(loading.notes, loaded.scenario))
-        out.print(f"{file} is right: {loading.summary(loaded.scenario)}")
-        for note in notes:
-            out.print(note, style="yellow")
-        return
     chosen = WantedRun(
         is_virtual=fast,
         speed=speed,
@@ -118,6 +125,7 @@ def run(
         report=report,
         folder=folder,
         keeps=keep,
+        server=server,
         as_json=json,
     )
     terminal_run.call(partial(chosen.check, loaded))
@@ -125,6 +133,16 @@ def run(
     from testbed.scenario import terminal
 
     raise typer.Exit(terminal_run.run(terminal.run(loaded, chosen, WallClock())))
+
+
+def _check(file: Path) -> None:
+    """Say all that is wrong with a scenario, and run nothing."""
+    from testbed.scenario import loading
+
+    loaded = terminal_run.call(partial(loading.load, file, WallClock()))
+    out.print(f"{file} is right: {loading.summary(loaded.scenario)}")
+    for note in terminal_run.call(partial(loading.notes, loaded.scenario)):
+        out.print(note, style="yellow")
 
 
 def init(

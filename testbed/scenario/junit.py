@@ -41,7 +41,7 @@ def _suite(loaded: LoadedScenario, result: RunResult) -> ET.Element:
     facts = {
         "seed": result.plan.seed,
         "hash": result.verdict.hash,
-        "scenario_sha256": result.scenario_hash,
+        "scenario_sha256": result.origin.scenario_hash,
     }
     for name, value in facts.items():
         ET.SubElement(properties, "property", name=name, value=str(value))

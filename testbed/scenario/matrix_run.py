@@ -1,7 +1,6 @@
 """Runs all variants of a scenario, several side by side."""
 
 import asyncio
-import hashlib
 import os
 import shutil
 import tempfile
@@ -14,10 +13,10 @@ from broker.clock import Clock
 from broker.errors import BedError
 from broker.process import tasks
 from testbed.scenario import result as run_result
-from testbed.scenario import run, wall_run
+from testbed.scenario import run, run_inputs, wall_run
 from testbed.scenario.loading import LoadedScenario
 from testbed.scenario.plan import RunPlan
-from testbed.scenario.result import RunResult
+from testbed.scenario.result import RunOrigin, RunResult
 from testbed.scenario.run_end import EquipmentRefused, PrototypeRefused, RunEnd, RunProgress
 from testbed_scenarios import matrix
 from testbed_scenarios.matrix import ScenarioVariant
@@ -58,6 +57,7 @@ def plans(loaded: LoadedScenario, options: RunOptions) -> list[RunPlan]:
             base=loaded.base,
             folder=_folder(options.folder, number, variants),
             label=variant.label,
+            values=variant.values,
         )
         for number, variant in enumerate(variants, 1)
     ]
@@ -80,14 +80,13 @@ async def run_all(
     takes part, has wrong, at its place in the file.
     """
     chosen = plans(loaded, options)
-    scenario_hash = hashlib.sha256(loaded.text.encode()).hexdigest()
     results: dict[int, RunResult] = {}
     room = asyncio.Semaphore(options.at_once)
 
     async def run_variant(number: int, plan: RunPlan) -> None:
         async with room:
-            end = await _run(plan, clock, progress.runs[plan.label], options.speed)
-            results[number] = await asyncio.to_thread(run_result.judged, end, scenario_hash)
+            end, origin = await _run(loaded, plan, clock, progress.runs[plan.label], options.speed)
+            results[number] = await asyncio.to_thread(run_result.judged, end, origin)
 
     progress.runs = {
         plan.label: RunProgress(quanta=plan.quanta, quantum_ns=plan.scenario.quantum_ns)
@@ -104,15 +103,33 @@ async def run_all(
     return [results[number] for number in sorted(results)]
 
 
-async def _run(plan: RunPlan, clock: Clock, progress: RunProgress, speed: float | None) -> RunEnd:
+async def _run(
+    loaded: LoadedScenario,
+    plan: RunPlan,
+    clock: Clock,
+    progress: RunProgress,
+    speed: float | None,
+) -> tuple[RunEnd, RunOrigin]:
+    """Run a variant to its end, with what it was made from as it was before."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     progress.phase = "starting"
+    inputs = await asyncio.to_thread(run_inputs.read, plan)
+    began_ns = clock.now_ns()
     try:
         if speed is not None:
-            return await wall_run.run(plan, clock, progress, speed)
-        return await run.run(plan, clock, progress)
+            end = await wall_run.run(plan, clock, progress, speed)
+        else:
+            end = await run.run(plan, clock, progress)
     finally:
         progress.is_over = True
+    origin = RunOrigin(
+        scenario_text=loaded.text,
+        inputs=inputs,
+        speed=speed,
+        began_ns=began_ns,
+        ended_ns=max(began_ns, clock.now_ns()),
+    )
+    return end, origin
 
 
 def _placed(loaded: LoadedScenario, failure: BedError) -> BedError:

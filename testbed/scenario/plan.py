@@ -2,14 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker import run_clock
 from broker.namespace import RUN_PREFIX, EquipmentAddress, StreamAddress
 from testbed_scenarios import timeline
 from testbed_scenarios.expectation_check import INPUT_STEP
-from testbed_scenarios.model import Prototype, Scenario
+from testbed_scenarios.model import Prototype, Scenario, SweepValue
 from testbed_scenarios.observations import RunEvent
 from testbed_scenarios.timeline import PlannedEntry
 from testbed_scenarios.timeline_model import SERVER_RESTART, InputStep, ServerRestart
@@ -29,12 +29,14 @@ class RunPlan:
 
     scenario: without a sweep, with its seed.  base: folder of the scenario file, which its paths
     begin at.  folder: for data and logs of the run.  label: tells it from the others of a matrix.
+    values: of the sweep, by the path of their field.
     """
 
     scenario: Scenario
     base: Path
     folder: Path
     label: str = ""
+    values: Mapping[str, SweepValue] = field(default_factory=dict)
     organisation: str = ORGANISATION
 
     @property

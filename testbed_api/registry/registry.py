@@ -25,6 +25,7 @@ from testbed_api.registry.principals import PrincipalRepository
 from testbed_api.registry.request_keys import RequestKeyRepository
 from testbed_api.registry.rights import RightsRepository
 from testbed_api.registry.rights_snapshot import RightsSnapshotRepository
+from testbed_api.registry.runs import RunRepository
 from testbed_api.registry.streams import StreamRepository
 from testbed_api.registry.tokens import TokenRepository
 
@@ -67,6 +68,7 @@ class Registry:
         self.sessions = SessionRepository(session)
         self.reads = ReadRepository(session)
         self.request_keys = RequestKeyRepository(session)
+        self.runs = RunRepository(session)
         self.audit = AuditRepository(session)
 
     @asynccontextmanager

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     ForeignKeyConstraint,
@@ -249,6 +250,29 @@ retentions = Table(
     metadata,
     Column("stream", _STREAM, primary_key=True),
     Column("keep_s", BigInteger, nullable=False),
+)
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("organisation", _ID, ForeignKey("organisations.id"), nullable=False),
+    Column("scenario", String(400), nullable=False),
+    Column("label", String(400), nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("passed", Boolean, nullable=False),
+    Column("began_ns", BigInteger, nullable=False),
+    Column("ended_ns", BigInteger, nullable=False),
+    Column("handed_ns", BigInteger, nullable=False),
+    Column("handed_by", _ID, nullable=False),
+    Column("scenario_sha256", String(64), nullable=False),
+    Column("samples_sha256", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("report_sha256", String(64)),
+    Column("record", LargeBinary, nullable=False),
+    Column("report", LargeBinary),
+    Column("bytes", BigInteger, nullable=False),
+    Index(None, "organisation", "sha256"),
+    sqlite_autoincrement=True,  # a number that was named stands for no other run
 )
 rights_version = Table(
     "rights_version",

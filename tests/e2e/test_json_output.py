@@ -7,6 +7,7 @@ would use them.
 import asyncio
 import json
 import os
+from pathlib import Path
 
 import pytest
 import structlog
@@ -49,9 +50,18 @@ from broker.responses.retention import (
     RetentionResponse,
     RetentionsResponse,
 )
+from broker.responses.run_document import RunDocument
+from broker.responses.runs import (
+    ComparisonResponse,
+    EvidenceResponse,
+    RunPage,
+    RunResponse,
+    RunSummaryResponse,
+)
 from broker.responses.streams import DeadLetterPage, GapPage, HistoryResponse
 from broker.streams import Signal, StreamSpec
 from testbed import cli
+from testbed.client import runs
 from testbed.commands import simulate
 from tests.e2e.town import ready_event
 
@@ -118,6 +128,14 @@ STEPS = [
     ("fay", f"stream dead-letters {RIG} --to 2026-01-01T00:00:00Z", DeadLetterPage),
     ("fay", "status --space live", StatusResponse),
     ("fay", "alarms --space live", StatusResponse),
+    ("fay", "runs add run-1.json", RunSummaryResponse),
+    ("fay", "runs add run-2.json", RunSummaryResponse),
+    ("fay", "runs list", RunPage),
+    ("fay", "runs show 1", RunResponse),
+    ("fay", "runs evidence 1", EvidenceResponse),
+    ("fay", "runs compare 1 2", ComparisonResponse),
+    ("fay", "runs report 1", None),
+    ("fay", "runs delete 1 --yes", None),
     ("fay", "audit list --from -1h", AuditEventPage),
     ("admin", "audit verify", None),
     ("admin", "backup backup", None),
@@ -182,9 +200,18 @@ async def register(url: str, credential: str) -> None:
         await connection.register_spec(StreamSpec(address, (Signal("Pressure", unit="bar"),)))
 
 
+def write_runs() -> None:
+    """Two files of runs, as `testbed run --server` leaves them."""
+    for seed in (1, 2):
+        document = RunDocument.model_validate(RunDocument.example() | {"seed": seed})
+        run = runs.handover(document, "<p>a report</p>")
+        Path(f"run-{seed}.json").write_bytes(runs.to_json(run))
+
+
 @pytest.mark.timeout(180)
 def test_every_document_is_the_one_that_the_api_sent(server, prints):
     credentials, code = {"admin": server["administrator"]}, ""
+    write_runs()
     for who, line, model in STEPS:
         if line is None:
             asyncio.run(register(server["api"], credentials["gate"]))

@@ -34,6 +34,7 @@ from testbed_api.domain.audit import AuditOutcome, Event
 from testbed_api.domain.equipment import Equipment
 from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
+from testbed_api.domain.runs import HandedRun, RunContent, RunFilter
 from testbed_api.recorder.ledger import DeadLetter, FlushEntries, SetAside, StreamEpoch
 from testbed_api.recorder.lost_gaps import AFTER_BACKUP
 from testbed_api.registry.audit import EventFilter
@@ -83,6 +84,20 @@ SPECS = [
     ),
 ]
 LIFE = StreamEpoch("live", RIG, "e1")
+RUN = HandedRun(
+    organisation="firm",
+    scenario="valve",
+    label="",
+    seed=7,
+    passed=False,
+    began_ns=NOW_NS,
+    ended_ns=NOW_NS,
+    handed_ns=NOW_NS,
+    handed_by="fay",
+    scenario_sha256="a" * 64,
+    samples_sha256="b" * 64,
+    sha256="c" * 64,
+)
 
 
 def series(times, values, dtype, bad=()):
@@ -136,6 +151,8 @@ async def fill(opened):
     await opened.registry.grants.add(given)
     await opened.registry.pauses.add(Pause("factory", "firm", None, Span(4)), by="fay")
     await opened.registry.listings.put(Listing(RIG.owner, None, Span(5)), by="fay")
+    content = RunContent(record=b'{"v":1}', report="<p>\x00")
+    await opened.registry.runs.add(RUN, content)
     event = Event(5, "connect", "the broker", AuditOutcome.ALLOWED, "detector", "factory")
     await opened.registry.audit.append([event])
     await opened.registry.audit.sign_head(HeadSigner.from_seed("5" * 64), 6)
@@ -232,6 +249,9 @@ async def test_what_comes_back_is_what_was_there(settings_for, tmp_path):
         assert await content(opened) == before
         (token,) = await opened.registry.tokens.valid("fay", 4)
         assert token.roles == {Role.AUDITOR, Role.OWNER}
+        (run,) = await opened.registry.runs.page(RunFilter(organisation="firm"), None, 2)
+        assert run == replace(RUN, id=run.id)
+        assert await opened.registry.runs.report(run.id) == "<p>\x00"
         await opened.ledger.commit(FlushEntries(gaps=[(LIFE, 4, Gap((), 8, 9, "gateway-down"))]))
 
 

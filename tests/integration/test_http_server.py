@@ -14,6 +14,7 @@ from testbed_api import service
 from testbed_api.http import request_deadline
 from testbed_api.http.app import create_app
 from testbed_api.http.listener import listening
+from testbed_api.http.middleware.content_policy import CONTENT_SECURITY_POLICY, HEADER
 from testbed_api.http.server import HEADERS, _Uvicorn
 from testbed_api.settings import ServerSettings
 
@@ -58,6 +59,7 @@ async def test_every_answer_tells_browsers_to_guess_nothing_and_frame_nothing(ht
     for path in ("/", "/api/v1/docs", "/api/v1/me", "/api/v1/health", "/nowhere"):
         headers = (await http.get(path)).headers
         assert {name: headers[name] for name, _ in HEADERS} == dict(HEADERS)
+        assert headers[HEADER] == CONTENT_SECURITY_POLICY
         assert "server" not in headers
 
 

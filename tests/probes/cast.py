@@ -14,6 +14,7 @@ from broker.batch import EquipmentKind, Wide
 from broker.clock import NS_PER_S
 from broker.credential import Credential
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
+from broker.responses.run_document import RunDocument
 from broker.rights import (
     Entry,
     Grant,
@@ -29,11 +30,13 @@ from broker.rights import (
     Span,
 )
 from broker.run_clock import clock_stream
+from broker.runs import checks
 from broker.streams import Signal, StreamSpec
 from testbed_api.domain import enrolment, passwords, tokens
 from testbed_api.domain.equipment import Equipment
 from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
+from testbed_api.domain.runs import HandedRun, RunContent
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.stores import duckdb
@@ -47,6 +50,8 @@ MILL = StreamAddress("factory", "mill", "spindle")
 PRESS = StreamAddress("stranger", "press", "force")
 SCORE = StreamAddress("company", "detector", "score")
 STREAMS = (RIG, MILL, PRESS, SCORE)
+RUN_OWNERS = (RIG.organisation, PRESS.organisation)
+"""Organisations that handed runs over."""
 
 ORGANISATIONS = {
     "institute": Party.INTERMEDIARY,
@@ -89,7 +94,8 @@ class Cast:
     whose: the principal behind each that is to be believed.  grants: number of the grant that each
     organisation was given, of what is WAITING, and `spare` for one that may end.  tokens: of each
     principal's first token, and `spare-` the name of TWO_TOKENS for the other.  code: lets a
-    gateway of the company's detector in, once.
+    gateway of the company's detector in, once.  runs: number of the run that each of two
+    organisations handed over, and of a second one under `spare-` its name.
     """
 
     rights: Rights
@@ -98,6 +104,7 @@ class Cast:
     grants: Mapping[str, int]
     tokens: Mapping[str, int]
     code: str
+    runs: Mapping[str, int]
 
 
 @dataclass
@@ -169,6 +176,7 @@ async def made(folder: Path, now_ns: int) -> Cast:
         await _spoil(making)
         code = await _spare(making)
         pause, listing = await _stop_and_show(making)
+        runs = await _hand_over(making.registry, now_ns)
     await _record(folder, listing)
     known = {Entry(LIVE, each) for each in STREAMS}
     known |= {Entry(RUN, each) for each in (SCORE, clock_stream("company"))}
@@ -180,7 +188,7 @@ async def made(folder: Path, now_ns: int) -> Cast:
         (listing,),
         frozenset(known),
     )
-    return Cast(rights, making.credentials, making.whose, making.numbers, making.tokens, code)
+    return Cast(rights, making.credentials, making.whose, making.numbers, making.tokens, code, runs)
 
 
 def _everybody(from_ns: int) -> Iterator[Principal]:
@@ -262,6 +270,33 @@ async def _spare(making: _Making) -> str:
     code, issued = enrolment.issued(SCORE.owner, "company-owner", now_ns)
     await registry.enrolments.add(issued)
     return code
+
+
+async def _hand_over(registry: Registry, now_ns: int) -> dict[str, int]:
+    """Two runs of each of two organisations, whose words are nobody else's to read."""
+    example = RunDocument.model_validate(RunDocument.example())
+    numbers = {}
+    for organisation in RUN_OWNERS:
+        for name, seed in ((organisation, 1), (f"{SPARE}-{organisation}", 2)):
+            label = canary(f"runs of {organisation}")
+            document = example.model_copy(update={"label": label, "seed": seed})
+            run = HandedRun(
+                organisation=organisation,
+                scenario=document.scenario.name,
+                label=label,
+                seed=seed,
+                passed=True,
+                began_ns=now_ns,
+                ended_ns=now_ns,
+                handed_ns=now_ns,
+                handed_by=f"{organisation}-owner",
+                scenario_sha256=document.scenario.sha256,
+                samples_sha256=document.samples_sha256,
+                sha256=checks.sha256(document),
+            )
+            content = RunContent(record=checks.canonical(document), report=f"<p>{label}")
+            numbers[name] = await registry.runs.add(run, content)
+    return numbers
 
 
 async def _stop_and_show(making: _Making) -> tuple[Pause, Listing]:

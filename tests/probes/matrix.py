@@ -46,7 +46,7 @@ _COLUMNS = {
     "agency": ("fund", (Role.OWNER, Role.AUDITOR)),
 }
 _TESTBED = frozenset({Action.OPERATE, Action.FOUND, Action.ENTER})
-_ORGANISATION = frozenset({Action.MANAGE, Action.ISSUE, Action.AUDIT})
+_ORGANISATION = frozenset({Action.MANAGE, Action.ISSUE, Action.AUDIT, Action.REVIEW, Action.SUBMIT})
 HEAD = """# Who may do what
 
 Written by `python -m tests.probes.matrix` from the policy (`broker/policy.py`) and the OpenAPI

@@ -28,6 +28,7 @@ from tests.probes.cast import (
     PRESS,
     RIG,
     RUN,
+    RUN_OWNERS,
     SPARE,
     TWO_TOKENS,
     Cast,
@@ -177,6 +178,7 @@ def exists_for(cast: Cast, principal: Principal, target: Target, at_ns: int) -> 
     if isinstance(target, str):
         owned = (each.address for each in cast.rights.known if each.address.organisation == target)
         own = target == principal.organisation or allows(Action.FOUND, None)
+        own = own or allows(Action.REVIEW, target)  # its runs name it
         return own or any(
             allows(Action.SEE, each.owner) or allows(Action.SEE, each) for each in owned
         )
@@ -251,6 +253,29 @@ def _named(route: Route, stream: StreamAddress) -> Target:
 
 def _reading(stream: StreamAddress, space: str = LIVE) -> StreamTopic:
     return StreamTopic(space, Verb.DATA, stream)
+
+
+def _runs(route: Route, cast: Cast) -> Iterator[Question]:
+    """A run that an organisation handed over, by its number."""
+    for owner in RUN_OWNERS:
+        yield from _numbered(route, (owner,), cast.runs[owner])
+
+
+def _compared(route: Route, cast: Cast) -> Iterator[Question]:
+    """Two runs of an organisation, and one that is missing beside one of them."""
+    for owner in RUN_OWNERS:
+        first, second = cast.runs[owner], cast.runs[f"{SPARE}-{owner}"]
+        existing = Question(route, f"{route.path}?ids={first},{second}", (owner,))
+        yield existing
+        path, renamed = f"{route.path}?ids={NOBODYS},{second}", (str(NOBODYS), str(first))
+        yield Question(route, path, (owner,), exists=False, twin=existing, renamed=renamed)
+
+
+def _runs_of(route: Route, _cast: Cast) -> Iterator[Question]:
+    """The runs of one's own organisation, and of another one by its id."""
+    yield Question(route, route.path, (OWN,))
+    for owner in RUN_OWNERS:
+        yield Question(route, f"{route.path}?organisation={owner}", (owner,))
 
 
 def _machines(route: Route, cast: Cast) -> Iterator[Question]:
@@ -382,6 +407,12 @@ ABOUT: Mapping[str, About] = {
     "POST /grants/refusal": _selected,
     "POST /grants/revocation": _selected,
     "POST /grants/withdrawal": _selected,
+    "GET /runs": _runs_of,
+    "GET /runs/compare": _compared,
+    "GET /runs/{number}": _runs,
+    "GET /runs/{number}/evidence": _runs,
+    "GET /runs/{number}/report": _runs,
+    "DELETE /runs/{number}": _runs,
     "POST /pauses": _own,
     "DELETE /pauses": _own,
     "DELETE /tokens/{number}": _tokens,

@@ -7,12 +7,23 @@ from collections.abc import Iterator, Mapping
 import httpx
 import pytest
 
+from broker import policy
 from broker.clock import WallClock
 from broker.policy import Target
-from broker.rights import Rights
+from broker.rights import Action, Rights
 from tests.probes import routes
 from tests.probes.backends import Processes
-from tests.probes.cast import GUESTS, ORGANISATIONS, PAUSED, SPARE, STREAMS, WATCHER, Cast, canary
+from tests.probes.cast import (
+    GUESTS,
+    ORGANISATIONS,
+    PAUSED,
+    RUN_OWNERS,
+    SPARE,
+    STREAMS,
+    WATCHER,
+    Cast,
+    canary,
+)
 from tests.probes.results import Found
 from tests.probes.routes import ROUTES, Question, Route
 
@@ -173,9 +184,10 @@ def _nothing_is_told(
     findings: Found, cast: Cast, who: str, question: Question, answer: httpx.Response
 ) -> None:
     """No answer has words of an object in it that is not there for who asked."""
-    if question.route.action in routes.THE_TESTBED and routes.may(
+    operates = question.route.action in routes.THE_TESTBED and routes.may(
         cast, who, question, CLOCK.now_ns()
-    ):
+    )
+    if operates:
         objects: Mapping[str, Target] = _ORGANISATIONS if "organisations" in question.path else {}
     else:
         objects = _OBJECTS
@@ -185,6 +197,14 @@ def _nothing_is_told(
             principal is None or not routes.exists_for(cast, principal, target, CLOCK.now_ns())
         ):
             findings.fault(f"{who} asks {question.name}", f"is told of {target}")
+    for owner in () if operates else RUN_OWNERS:
+        if canary(f"runs of {owner}") in answer.text and (
+            principal is None
+            or not policy.decide(
+                cast.rights, principal.id, Action.REVIEW, owner, CLOCK.now_ns()
+            ).allowed
+        ):
+            findings.fault(f"{who} asks {question.name}", f"is told of a run of {owner}")
 
 
 _ORGANISATIONS = {canary(each): each for each in ORGANISATIONS}
@@ -261,4 +281,4 @@ def _each_route_can_be_asked(
 def cast_of_nobody() -> Cast:
     """Enough to write questions with."""
     numbers: Mapping[str, int] = defaultdict(int)
-    return Cast(Rights(), {}, {}, numbers, numbers, "")
+    return Cast(Rights(), {}, {}, numbers, numbers, "", numbers)

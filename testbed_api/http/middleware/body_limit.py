@@ -1,16 +1,26 @@
 """The middleware that limits the size of a request."""
 
+import re
 from typing import TYPE_CHECKING
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers
 
+from testbed_api.domain import runs
 from testbed_api.http import problems
+from testbed_api.http.request_context import ROOT
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BODY = 1024 * 1024
+_RUNS = re.compile(rf"{ROOT}/organisations/[^/]+/runs")
+"""The path to which runs are handed over, with their reports."""
+
+
+def most_bytes(path: str) -> int:
+    """The bytes that the body of a request to a path may have."""
+    return runs.MOST_BODY if _RUNS.fullmatch(path) else MOST_BODY
 
 
 class BodyLimitMiddleware:
@@ -24,9 +34,10 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        most = most_bytes(scope["path"])
         stated = Headers(scope=scope).get("content-length", "0")
-        if not stated.isdecimal() or int(stated) > MOST_BODY:
-            detail = f"a body of {stated[:20]} bytes; at most {MOST_BODY}"
+        if not stated.isdecimal() or int(stated) > most:
+            detail = f"a body of {stated[:20]} bytes; at most {most}"
             answer = problems.problem(413, "too_large", detail, path=scope["path"])
             await answer(scope, receive, send)
             return
@@ -36,8 +47,8 @@ class BodyLimitMiddleware:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > MOST_BODY:
-                raise HTTPException(413, f"a body of more than {MOST_BODY} bytes")
+            if taken > most:
+                raise HTTPException(413, f"a body of more than {most} bytes")
             return message
 
         await self._app(scope, counted, send)

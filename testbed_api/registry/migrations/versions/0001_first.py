@@ -45,6 +45,7 @@ def upgrade() -> None:
         _make_audit()
         _make_request_keys()
         _make_retention()
+        _make_runs()
         _make_rights_version()
 
 
@@ -471,6 +472,31 @@ def _make_pairing() -> None:
         sa.Column("time_ns", sa.BigInteger, nullable=False),
         schema=RECORDER,
     )
+
+
+def _make_runs() -> None:
+    op.create_table(
+        "runs",
+        _serial(),
+        sa.Column("organisation", ID, sa.ForeignKey("organisations.id"), nullable=False),
+        sa.Column("scenario", sa.String(400), nullable=False),
+        sa.Column("label", sa.String(400), nullable=False),
+        sa.Column("seed", sa.BigInteger, nullable=False),
+        sa.Column("passed", sa.Boolean, nullable=False),
+        sa.Column("began_ns", sa.BigInteger, nullable=False),
+        sa.Column("ended_ns", sa.BigInteger, nullable=False),
+        sa.Column("handed_ns", sa.BigInteger, nullable=False),
+        sa.Column("handed_by", ID, nullable=False),
+        sa.Column("scenario_sha256", sa.String(64), nullable=False),
+        sa.Column("samples_sha256", sa.String(64), nullable=False),
+        sa.Column("sha256", sa.String(64), nullable=False),
+        sa.Column("report_sha256", sa.String(64)),
+        sa.Column("record", sa.LargeBinary, nullable=False),
+        sa.Column("report", sa.LargeBinary),
+        sa.Column("bytes", sa.BigInteger, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_runs_organisation_sha256", "runs", ["organisation", "sha256"])
 
 
 def _make_rights_version() -> None:

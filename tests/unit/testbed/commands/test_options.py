@@ -10,7 +10,7 @@ from broker.clock import NS_PER_S, WallClock, ns_of
 from testbed import cli
 
 REFERENCE = Path(__file__).parents[4] / "docs" / "reference" / "commands.md"
-TIMES = {"--from", "--to", "--at", "--until", "--sample-from", "--sample-to"}
+TIMES = {"--since", "--from", "--to", "--at", "--until", "--sample-from", "--sample-to"}
 DURATIONS = {"--expires-in", "--keep-for", "--within", "--period", "--fault-every", "--skip"}
 OF_ONE_STREAM = {
     *("tap", "history", "stream gaps", "stream dead-letters", "delete", "deletions", "score"),

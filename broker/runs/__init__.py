@@ -1,0 +1,1 @@
+"""Records of runs: hashes, checks, the origin of each figure, and comparisons.  Pure."""
