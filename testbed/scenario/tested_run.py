@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from broker.clock import WallClock
-from broker.errors import Invalid, Unknown
+from broker.errors import Unknown
 from broker.streams import StreamSpec
 from testbed.scenario import loading, matrix_run
 from testbed.scenario.matrix_run import MatrixProgress, RunOptions
@@ -101,12 +101,7 @@ def run(path: Path, *, seed: int | None, folder: Path) -> TestedRun:
     loaded = loading.load(path, clock)
     loading.check_mode(loaded, is_virtual=True)
     options = RunOptions(seed=seed, folder=folder)
-    chosen = matrix_run.plans(loaded, options)
-    if len(chosen) > 1:
-        raise Invalid(
-            f"{path} has {len(chosen)} runs, and a test is about one",
-            hint="pass seed=…, and sweep with pytest.mark.parametrize",
-        )
+    matrix_run.only_plan(loaded, options, "pass seed=…, and sweep with pytest.mark.parametrize")
     running = matrix_run.run_all(loaded, options, clock, MatrixProgress())
     with ThreadPoolExecutor(1) as thread:  # the test may have an event loop of its own
         (result,) = thread.submit(asyncio.run, running).result()
