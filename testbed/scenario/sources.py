@@ -1,7 +1,7 @@
 """The equipment of a run in virtual time: the batches of each quantum, with their truth."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -30,6 +30,8 @@ TRUTH_SIGNALS = (
 MOST_VALUES = 5_000
 """Values of a batch: its text stays below the greatest message."""
 EPOCH_LETTERS = 26
+Pace = Callable[[int], Awaitable[None]]
+"""Awaited before the rows of a quantum are computed, which is counted from 1."""
 NewestValue = Callable[[str], float | None]
 """Gives the newest value of a signal such as `controller/valve/opening`."""
 
@@ -119,9 +121,16 @@ class RunSources:
     """
 
     def __init__(
-        self, plan: RunPlan, equipment: Sequence[SimulatedEquipment], record: RunRecord
+        self,
+        plan: RunPlan,
+        equipment: Sequence[SimulatedEquipment],
+        record: RunRecord,
+        pace: Pace | None = None,
     ) -> None:
-        """record: gets what is published, and knows the signals that feed inputs."""
+        """record: gets what is published, and knows the signals that feed inputs.  pace: awaited
+        before each quantum, once `record` has all that was published before.
+        """
+        self._pace = pace
         self._plan = plan
         self._equipment = equipment
         self._record = record
@@ -129,9 +138,11 @@ class RunSources:
         self._numberings: dict[StreamAddress, _Numbering] = {}
 
     @property
-    def is_fed_back(self) -> bool:
-        """Whether an input is fed by a signal, which must be published before its next rows."""
-        return any(each.feeds for each in self._equipment)
+    def waits(self) -> bool:
+        """Whether a quantum's rows wait for what was published before: an input is fed by a signal,
+        or somebody sets the pace.
+        """
+        return self._pace is not None or any(each.feeds for each in self._equipment)
 
     @property
     def truth(self) -> Mapping[str, tuple[TruthInterval, ...]]:
@@ -192,6 +203,8 @@ class RunSources:
     async def batches(self, quantum: int) -> list[tuple[StreamAddress, Batch]]:
         """The batches of a quantum, counted from 1; as the coordinator asks for them."""
         await self._record.settle()
+        if self._pace is not None:
+            await self._pace(quantum)
         until_ns = self._plan.scenario.start_ns + quantum * self._plan.scenario.quantum_ns
         from_ns = until_ns - self._plan.scenario.quantum_ns
         batches: list[tuple[StreamAddress, Batch]] = []
