@@ -8,6 +8,7 @@ versions of BOPTEST with one test alone.
 
 import asyncio
 import math
+import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -330,7 +331,7 @@ async def serving(tests: BoptestTests, port: int, clock: Clock) -> "AsyncIterato
         listener = socket.create_server((LOOPBACK, port))
     except OSError as exc:
         raise Taken(
-            f"port {port} of {LOOPBACK} cannot be listened at: {exc.strerror}",
+            f"port {port} of {LOOPBACK} cannot be listened at: {os.strerror(exc.errno or 0)}",
             hint="choose another with --port, or 0 for a free one",
         ) from exc
     config = uvicorn.Config(
@@ -365,6 +366,9 @@ async def serve(
 ) -> None:
     """Serve a scenario until cancelled; on_ready: called with the URL."""
     tests = BoptestTests(scenario, seed)
-    async with serving(tests, port, clock) as url:
-        on_ready(url)
-        await asyncio.get_running_loop().create_future()
+    try:
+        async with serving(tests, port, clock) as url:
+            on_ready(url)
+            await asyncio.get_running_loop().create_future()
+    finally:
+        await tests.close()

@@ -63,7 +63,11 @@ class SteppedScenario:
         self._newest: dict[str, NewestSample] = {}
         self._passed = 0
         self._computed_ns = plan.scenario.start_ns
-        self._compute(until_ns=plan.scenario.start_ns + 1)  # so that there is something to act on
+        try:
+            self._compute(until_ns=plan.scenario.start_ns + 1)  # there is something to act on
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def now_ns(self) -> int:

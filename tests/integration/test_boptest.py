@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from broker.clock import WallClock
-from broker.errors import Taken
+from broker.errors import Invalid, Taken
 from testbed.scenario import boptest_server
 from testbed.scenario.boptest_server import MOST_TESTS, BoptestTests
 from testbed.scenario.stepped_scenario import SteppableScenario
@@ -173,6 +173,14 @@ async def test_a_port_that_is_taken_is_named():
         with pytest.raises(Taken, match=f"port {port} of 127.0.0.1"):
             async with boptest_server.serving(tests, port, WallClock()):
                 pass
+
+
+async def test_a_scenario_that_cannot_be_stepped_is_refused_at_once(tmp_path):
+    file = tmp_path / "seeds.yaml"
+    rig = "equipment: {rig: {model: pump-rig}}"
+    file.write_text(f"scenario: seeds\nduration: 20s\nseeds: 1..3\n{rig}\n")
+    with pytest.raises(Invalid, match="has 3 runs, and this is about one"):
+        BoptestTests(SteppableScenario(file, WallClock()), None)
 
 
 @pytest.mark.skipif(
