@@ -53,7 +53,7 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
         "scenario": (
             "scenario",
-            "Write a first scenario, and print the form of scenario files for an editor.",
+            "Write a first scenario, serve one to other tools, and print the form of such files.",
         ),
         "runs": (
             "runs",

@@ -72,11 +72,14 @@ MappingFile = Annotated[
     Path | None,
     typer.Option("--from-mapping", help="mapping of a gateway (default: none)", metavar="FILE"),
 ]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="TCP port on 127.0.0.1; 0 takes a free one")
+]
 Place = Annotated[Path, typer.Option(help="folder for the files (default: the present one)")]
 
 scenario = typer.Typer(
     no_args_is_help=True,
-    help="Write a first scenario, and print the form of scenario files for an editor.",
+    help="Write a first scenario, serve one to other tools, and print the form of such files.",
     epilog=example("testbed scenario init valve --from-model pump-rig"),
 )
 
@@ -93,6 +96,9 @@ def add_to(app: typer.Typer) -> None:
     )(run)
     scenario.command(epilog=example("testbed scenario init valve --from-model pump-rig"))(init)
     scenario.command(epilog=example("testbed scenario schema"))(schema)
+    scenario.command(
+        epilog=example("testbed scenario serve examples/scenarios/heater-control.yaml --port 5000")
+    )(serve)
     app.add_typer(scenario, name="scenario")
 
 
@@ -175,3 +181,18 @@ def schema() -> None:
     from testbed.scenario import init as first
 
     out.print(first.schema_text(), end="")
+
+
+def serve(file: ScenarioPath, port: Port = 0, seed: Seed = None, json: Json = False) -> None:
+    """Serve a scenario's machines to a controller, over HTTP as BOPTEST has it, until Ctrl-C."""
+    from testbed.scenario import boptest_server
+    from testbed.scenario.stepped_scenario import SteppableScenario
+
+    clock = WallClock()
+    stepped = terminal_run.call(partial(SteppableScenario, file, clock))
+
+    def on_ready(url: str) -> None:
+        event = {"event": "ready", "url": url}
+        print_json(event) if json else out.print(f"{file} is at {url}, until Ctrl-C")
+
+    terminal_run.run(boptest_server.serve(stepped, clock, seed=seed, port=port, on_ready=on_ready))

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from broker import api_client
 from broker.bus import client
 from broker.clock import Clock
+from broker.credential import Credential
 from broker.namespace import StreamAddress
 from broker.responses.credentials import NewPrincipalResponse
 from broker.run_clock import COORDINATOR
@@ -52,15 +53,17 @@ async def admit(
 ) -> RunAccess:
     """Create the organisation and the credentials of a run; gateways: further ones by principal."""
     async with api_client.connect(api, administrator) as server:
-        owner = await server.create_organisation(plan.organisation, owner=OWNER, kind="partner")
+        owner = await server.create_organisation(
+            plan.organisation, owner=plan.principal(OWNER), kind="partner"
+        )
     credentials: dict[str, str] = {}
     async with api_client.connect(api, owner) as local, asyncio.TaskGroup() as tasks:
 
-        async def create(principal: str, scope: Scope) -> None:
+        async def create(name: str, scope: Scope) -> None:
             reads, writes = ([_entry(plan, stream) for stream in streams] for streams in scope)
-            body = {"principal": principal, "reads": reads, "writes": writes}
+            body = {"principal": plan.principal(name), "reads": reads, "writes": writes}
             created = await local.send("POST", "/credentials", NewPrincipalResponse, body)
-            credentials[principal] = created.credential
+            credentials[name] = created.credential
 
         for name, scope in {**scopes(plan), **(gateways or {})}.items():
             tasks.create_task(create(name, scope), name=f"credential of {name}")
@@ -75,9 +78,10 @@ async def admit(
 
 def coordinator_bus(access: RunAccess, clock: Clock) -> AbstractAsyncContextManager[client.Bus]:
     """Connect to the broker as the coordinator, which observes everything in the run."""
-    credential = SecretStr(access.credentials[COORDINATOR])
-    settings = BusSettings(broker=access.broker, ca=None, credential=credential)
-    return client.open(settings, clock, client_id=f"{COORDINATOR}--{secrets.token_hex(4)}")
+    credential = access.credentials[COORDINATOR]
+    principal = Credential.parse(credential).principal
+    settings = BusSettings(broker=access.broker, ca=None, credential=SecretStr(credential))
+    return client.open(settings, clock, client_id=f"{principal}--{secrets.token_hex(4)}")
 
 
 def _entry(plan: RunPlan, stream: StreamAddress) -> dict[str, str]:

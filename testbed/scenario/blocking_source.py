@@ -53,10 +53,19 @@ class BlockingSource:
         """Call a function in the thread of the source, one after the other."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
+    def wait_for(self, function: Callable[[], _T]) -> _T:
+        """Call a function in the thread of the source and wait for it, without an event loop."""
+        return self._thread.submit(function).result()
+
     async def close(self) -> None:
         """End what the source has started, once a call that was cancelled is over, and the thread.
 
         The call has a bound of its own.
         """
         await self.call(self._close)
+        self._thread.shutdown()
+
+    def close_and_wait(self) -> None:
+        """Do as `close`, without an event loop."""
+        self.wait_for(self._close)
         self._thread.shutdown()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.clock import Clock
-from broker.errors import BedError
+from broker.errors import BedError, Invalid
 from broker.process import tasks
 from testbed.scenario import result as run_result
 from testbed.scenario import run, run_inputs, wall_run
@@ -61,6 +61,16 @@ def plans(loaded: LoadedScenario, options: RunOptions) -> list[RunPlan]:
         )
         for number, variant in enumerate(variants, 1)
     ]
+
+
+def only_plan(
+    loaded: LoadedScenario, options: RunOptions, hint: str = "choose one seed, and sweep nothing"
+) -> RunPlan:
+    """The run of a scenario that has one; raises Invalid, with a hint, for several."""
+    chosen = plans(loaded, options)
+    if len(chosen) > 1:
+        raise Invalid(f"{loaded.path} has {len(chosen)} runs, and this is about one", hint=hint)
+    return chosen[0]
 
 
 def _folder(folder: Path, number: int, variants: Sequence[ScenarioVariant]) -> Path:

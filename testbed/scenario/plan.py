@@ -53,6 +53,14 @@ class RunPlan:
         digest = hashlib.sha256(f"{self.scenario.name}/{self.label}/{self.seed}".encode())
         return f"{RUN_PREFIX}{self.scenario.name[:20].rstrip('-')}-{digest.hexdigest()[:12]}"
 
+    def principal(self, name: str) -> str:
+        """The principal of a part of the run, by its name: no two of a server may be the same."""
+        if self.organisation == ORGANISATION:
+            return name
+        whole = f"{self.organisation}-{name}"
+        digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+        return whole if len(whole) <= MOST_ID else f"{whole[:30].rstrip('-')}-{digest}"
+
     @property
     def quanta(self) -> int:
         """The number of quanta."""

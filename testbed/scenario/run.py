@@ -1,7 +1,7 @@
 """Runs a scenario in virtual time on a server of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from broker import api_client
@@ -14,7 +14,7 @@ from testbed.scenario.plan import RunPlan
 from testbed.scenario.programs import RunAccess
 from testbed.scenario.run_end import RunEnd, RunProgress
 from testbed.scenario.run_record import RunRecord
-from testbed.scenario.sources import RunSources, SimulatedEquipment
+from testbed.scenario.sources import Pace, RunSources, SimulatedEquipment
 from testbed.scenario.virtual_run import VirtualRun
 
 
@@ -29,21 +29,43 @@ async def run(plan: RunPlan, clock: Clock, progress: RunProgress) -> RunEnd:
         server = await stack.enter_async_context(start_server(plan.folder, store="duckdb"))
         machines = await asyncio.to_thread(equipment.make, plan)
         ready = await server.wait_for("ready")
-        access = await admission.admit(plan, ready["api"], ready["broker"], ready["administrator"])
-        guard = leftovers.ended_with_us(programs.RUN_VARIABLE, access.marker)
-        await stack.enter_async_context(guard)
-        opening = _opened(plan, access, machines, clock, progress)
+        opening = opened(plan, ready, machines, clock, progress)
         virtual = await stack.enter_async_context(opening)
         return await virtual.play(stack, began_ns)
 
 
 @asynccontextmanager
-async def _opened(
+async def opened(
+    plan: RunPlan,
+    ready: Mapping[str, str],
+    machines: Sequence[SimulatedEquipment],
+    clock: Clock,
+    progress: RunProgress,
+    *,
+    pace: Pace | None = None,
+) -> AsyncIterator[VirtualRun]:
+    """Open a run on a server: its organisation and credentials, its streams, and its clock.
+
+    ready: addresses and administrator of the server, as its event of this name has them.  pace:
+    awaited before each quantum, once all of the one before was observed; None for no wait.  What
+    the run's programs leave behind is ended with it.
+    """
+    access = await admission.admit(plan, ready["api"], ready["broker"], ready["administrator"])
+    async with (
+        leftovers.ended_with_us(programs.RUN_VARIABLE, access.marker),
+        _connected(plan, access, machines, clock, progress, pace) as virtual,
+    ):
+        yield virtual
+
+
+@asynccontextmanager
+async def _connected(
     plan: RunPlan,
     access: RunAccess,
     machines: Sequence[SimulatedEquipment],
     clock: Clock,
     progress: RunProgress,
+    pace: Pace | None,
 ) -> AsyncIterator[VirtualRun]:
     """Connect as the coordinator, register all streams, and open the clock of the run."""
     credential = access.credentials[COORDINATOR]
@@ -53,7 +75,7 @@ async def _opened(
         admission.coordinator_bus(access, clock) as bus,
     ):
         record = RunRecord(plan, api)
-        sources = RunSources(plan, machines, record)
+        sources = RunSources(plan, machines, record, pace)
         specs = await sources.register(api)
         sources.take_registered(specs)
         await bus.ready()
@@ -69,7 +91,7 @@ async def _opened(
             sources=virtual.batches,
             outputs=tuple(plan.outputs().values()),
             observe=record.observe,
-            is_ahead=not sources.is_fed_back,
+            is_ahead=not sources.waits,
         )
         try:
             async with opening as run_clock:

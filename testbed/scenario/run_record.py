@@ -85,6 +85,14 @@ class RunRecord:
             log.warning("output was not read", reason=sentence)
             self.problems.append(sentence)
 
+    def since(self, name: str, count: int) -> Sequence[Batch]:
+        """The batches of a stream after the first `count` of them."""
+        return self._batches.get(name, [])[count:]
+
+    def spec(self, name: str) -> StreamSpec | None:
+        """The spec of a stream; None while nothing of it was published."""
+        return self._newest_spec.get(name)
+
     @property
     def last_outputs(self) -> Mapping[StreamAddress, Mapping[str, int]]:
         """The last batch of each output: stream -> epoch -> seq."""

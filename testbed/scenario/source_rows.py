@@ -153,7 +153,8 @@ class ReplaySource:
         shifts_ns = [number * round_ns for number in range(placement.rounds(round_ns))]
         rounds = SourceColumns.joined([rows.shifted(shift_ns) for shift_ns in shifts_ns])
         time_ns = distinct(placement.instants(rounds.time_ns))
-        self._rows = SourceColumns(time_ns, rounds.values, rounds.quality)
+        self.rows = SourceColumns(time_ns, rounds.values, rounds.quality)
+        """All rows, at their instants of the run."""
         self._at = 0
         self.truth = None
         if truth is not None:
@@ -167,9 +168,9 @@ class ReplaySource:
     def advance(self, until_ns: int, inputs: Mapping[str, float]) -> SourceColumns:
         """See `EquipmentSource`; a recording has no inputs."""
         del inputs
-        end = int(np.searchsorted(self._rows.time_ns, until_ns))
+        end = int(np.searchsorted(self.rows.time_ns, until_ns))
         begin, self._at = self._at, end
-        return self._rows.part(slice(begin, end))
+        return self.rows.part(slice(begin, end))
 
 
 def _placed(recorded: TruthInterval, shift_ns: int, placement: Placement) -> TruthInterval:

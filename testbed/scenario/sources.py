@@ -1,7 +1,7 @@
 """The equipment of a run in virtual time: the batches of each quantum, with their truth."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -30,6 +30,10 @@ TRUTH_SIGNALS = (
 MOST_VALUES = 5_000
 """Values of a batch: its text stays below the greatest message."""
 EPOCH_LETTERS = 26
+Pace = Callable[[int], Awaitable[None]]
+"""Awaited before the rows of a quantum are computed, which is counted from 1."""
+NewestValue = Callable[[str], float | None]
+"""Gives the newest value of a signal such as `controller/valve/opening`."""
 
 
 @dataclass(slots=True)
@@ -64,8 +68,9 @@ class SimulatedEquipment:
     """An equipment of a run.
 
     feeds: input -> the signal whose newest value it takes.  held: input -> the value that it stays
-    at.  steps: new values, ascending in time.  truth: its faults, those of sensors too; None where
-    they are not known.  usual_period_ns: between two rows; 0 where there is none.
+    at.  overwritten: input -> the value of a caller, which acts instead of the others.  steps: new
+    values, ascending in time.  truth: its faults, those of sensors too; None where they are not
+    known.  usual_period_ns: between two rows; 0 where there is none.
     """
 
     name: str
@@ -74,9 +79,40 @@ class SimulatedEquipment:
     link: EquipmentLink
     feeds: Mapping[str, str] = field(default_factory=dict)
     held: dict[str, float] = field(default_factory=dict)
+    overwritten: dict[str, float] = field(default_factory=dict)
     steps: Sequence[InputStepAt] = ()
     truth: tuple[TruthInterval, ...] | None = None
     usual_period_ns: int = 0
+
+    @property
+    def inputs(self) -> Mapping[str, float]:
+        """The values of its inputs that act now, as far as they are given."""
+        return self.held | self.overwritten
+
+    def advance(self, from_ns: int, until_ns: int, newest: NewestValue) -> SourceColumns:
+        """The rows of the machine between two instants, with its inputs as they are then.
+
+        newest: the newest value of a signal that feeds an input, None without one.  Raises
+        EquipmentRefused where its source fails.
+        """
+        for name, signal in self.feeds.items():
+            value = newest(signal)
+            if value is not None:
+                self.held[name] = value
+        pieces = []
+        try:
+            for step in (step for step in self.steps if from_ns <= step.at_ns < until_ns):
+                pieces.append(self.source.advance(step.at_ns, self.inputs))
+                self.held[step.input] = step.value
+            pieces.append(self.source.advance(until_ns, self.inputs))
+        except Invalid as exc:
+            raise EquipmentRefused(exc.message, name=self.name, hint=exc.hint) from exc
+        return SourceColumns.joined(pieces)
+
+    def arrived(self, rows: SourceColumns, until_ns: int) -> SourceColumns:
+        """The rows that arrive before an instant, as sensors and link make of what it gave."""
+        names = [signal.name for signal in self.source.signals]
+        return self.link.carry(self.sensors.apply(rows, names), until_ns)
 
 
 class RunSources:
@@ -85,9 +121,16 @@ class RunSources:
     """
 
     def __init__(
-        self, plan: RunPlan, equipment: Sequence[SimulatedEquipment], record: RunRecord
+        self,
+        plan: RunPlan,
+        equipment: Sequence[SimulatedEquipment],
+        record: RunRecord,
+        pace: Pace | None = None,
     ) -> None:
-        """record: gets what is published, and knows the signals that feed inputs."""
+        """record: gets what is published, and knows the signals that feed inputs.  pace: awaited
+        before each quantum, once `record` has all that was published before.
+        """
+        self._pace = pace
         self._plan = plan
         self._equipment = equipment
         self._record = record
@@ -95,9 +138,11 @@ class RunSources:
         self._numberings: dict[StreamAddress, _Numbering] = {}
 
     @property
-    def is_fed_back(self) -> bool:
-        """Whether an input is fed by a signal, which must be published before its next rows."""
-        return any(each.feeds for each in self._equipment)
+    def waits(self) -> bool:
+        """Whether a quantum's rows wait for what was published before: an input is fed by a signal,
+        or somebody sets the pace.
+        """
+        return self._pace is not None or any(each.feeds for each in self._equipment)
 
     @property
     def truth(self) -> Mapping[str, tuple[TruthInterval, ...]]:
@@ -164,6 +209,8 @@ class RunSources:
     async def batches(self, quantum: int) -> list[tuple[StreamAddress, Batch]]:
         """The batches of a quantum, counted from 1; as the coordinator asks for them."""
         await self._record.settle()
+        if self._pace is not None:
+            await self._pace(quantum)
         until_ns = self._plan.scenario.start_ns + quantum * self._plan.scenario.quantum_ns
         from_ns = until_ns - self._plan.scenario.quantum_ns
         batches: list[tuple[StreamAddress, Batch]] = []
@@ -172,8 +219,7 @@ class RunSources:
         ]
         for each, rows in computed:
             measured = self._plan.stream(each.name)
-            names = [signal.name for signal in each.source.signals]
-            arrived = each.link.carry(each.sensors.apply(rows, names), until_ns)
+            arrived = each.arrived(rows, until_ns)
             frames = [_frames(part, each.source.signals) for part in _portions(arrived)]
             published = [self._batch(measured, part, each.link) for part in frames if part]
             self._record.note(each.name, published)
@@ -188,26 +234,10 @@ class RunSources:
         self, each: SimulatedEquipment, from_ns: int, until_ns: int
     ) -> SourceColumns:
         """The rows of an equipment in a quantum; raises EquipmentRefused where its source fails."""
-        advance = partial(self._advance, each, from_ns, until_ns)
-        try:
-            if isinstance(each.source, BlockingSource):
-                return await each.source.call(advance)
-            return advance()
-        except Invalid as exc:
-            raise EquipmentRefused(exc.message, name=each.name, hint=exc.hint) from exc
-
-    def _advance(self, each: SimulatedEquipment, from_ns: int, until_ns: int) -> SourceColumns:
-        """The rows of an equipment in a quantum, with its inputs as they are then."""
-        for name, signal in each.feeds.items():
-            value = self._record.newest(signal)
-            if value is not None:
-                each.held[name] = value
-        pieces = []
-        for step in (step for step in each.steps if from_ns <= step.at_ns < until_ns):
-            pieces.append(each.source.advance(step.at_ns, each.held))
-            each.held[step.input] = step.value
-        pieces.append(each.source.advance(until_ns, each.held))
-        return SourceColumns.joined(pieces)
+        advance = partial(each.advance, from_ns, until_ns, self._record.newest)
+        if isinstance(each.source, BlockingSource):
+            return await each.source.call(advance)
+        return advance()
 
     def _batch(
         self, address: StreamAddress, frames: tuple[Wide, ...], link: EquipmentLink | None = None

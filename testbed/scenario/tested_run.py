@@ -1,11 +1,12 @@
-"""The result of a scenario in a test: what it expects, its scores, and all samples of the run."""
+"""The result of a scenario in a test or a notebook: verdict, scores, and all samples of the run."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from broker.clock import WallClock
-from broker.errors import Invalid, Unknown
+from broker.errors import Unknown
 from broker.streams import StreamSpec
 from testbed.scenario import loading, matrix_run
 from testbed.scenario.matrix_run import MatrixProgress, RunOptions
@@ -92,21 +93,20 @@ def _number(value: Observed) -> float:
     return float("nan") if value is None else float(value)
 
 
-def run(path: Path, *, seed: int | None, folder: Path) -> TestedRun:
-    """Run a scenario file in virtual time; folder: for data and logs.
+def run(path: str | Path, *, seed: int | None = None, folder: Path | None = None) -> TestedRun:
+    """Run a scenario file in virtual time, in a test or in a notebook.
 
+    seed: that of the file if None.  folder: for data and logs, a temporary one that goes if None.
     Raises Invalid for a scenario with several runs: choose one with `seed`.
     """
+    if folder is None:
+        with TemporaryDirectory(prefix=matrix_run.PREFIX) as temporary:
+            return run(path, seed=seed, folder=Path(temporary))
     clock = WallClock()
-    loaded = loading.load(path, clock)
+    loaded = loading.load(Path(path), clock)
     loading.check_mode(loaded, is_virtual=True)
     options = RunOptions(seed=seed, folder=folder)
-    chosen = matrix_run.plans(loaded, options)
-    if len(chosen) > 1:
-        raise Invalid(
-            f"{path} has {len(chosen)} runs, and a test is about one",
-            hint="pass seed=…, and sweep with pytest.mark.parametrize",
-        )
+    matrix_run.only_plan(loaded, options, "pass seed=…, and sweep with pytest.mark.parametrize")
     running = matrix_run.run_all(loaded, options, clock, MatrixProgress())
     with ThreadPoolExecutor(1) as thread:  # the test may have an event loop of its own
         (result,) = thread.submit(asyncio.run, running).result()

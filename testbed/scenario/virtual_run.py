@@ -77,6 +77,21 @@ class VirtualRun:
             raise AssertionError
         return self._parts
 
+    @property
+    def record(self) -> RunRecord:
+        """Everything that was published in the run so far."""
+        return self._record
+
+    @property
+    def incidents(self) -> tuple[str, ...]:
+        """Sentences about what makes the run fail so far, whatever its expectations say."""
+        return (*self._incidents, *self._record.problems)
+
+    @property
+    def present(self) -> list[str]:
+        """Names of the prototypes that still take part."""
+        return self._opened.coordinator.present
+
     def members(self) -> list[ClockMember]:
         """The prototypes as members of the run."""
         return [
@@ -110,7 +125,7 @@ class VirtualRun:
             reached_ns, started_ns = await self._pass_quanta()
             self._meter.measure()
             self._note_leavers()
-            await self._wait_ended()
+            await self.wait_ended()
         await self._record.settle()
         self._progress.phase = "storing"
         await self._wait_stored()
@@ -146,7 +161,7 @@ class VirtualRun:
             if name not in present:
                 self._left_ns.setdefault(name, self._now_ns())
 
-    async def _wait_ended(self) -> None:
+    async def wait_ended(self) -> None:
         """Wait for the programs of prototypes that have left, whose exit codes count."""
         until_ns = self._clock.monotonic_ns() + round(ENDED_WITHIN_S * NS_PER_S)
         while self._clock.monotonic_ns() < until_ns and any(
@@ -233,7 +248,7 @@ class VirtualRun:
             plan=self._plan,
             observed=observed,
             statistics=self._opened.coordinator.statistics,
-            incidents=(*self._incidents, *self._record.problems),
+            incidents=self.incidents,
             programs={name: child.outcome for name, child in self._programs.items()},
             started_s=(started_ns - began_ns) / NS_PER_S,
             wall_s=(self._clock.monotonic_ns() - began_ns) / NS_PER_S,

@@ -1,5 +1,6 @@
 """The scenarios of examples/scenarios: each ends with the verdict that it is there to show."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -78,6 +79,19 @@ async def test_an_example_has_its_verdict(scenarios, tmp_path, name):
             [result.title, *result.verdict.lines()]
         )
         assert not result.end.incidents
+
+
+@pytest.mark.timeout(180)  # three runs, each with a server
+async def test_the_notebook_runs_as_it_is(scenarios):
+    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": str(EXAMPLES.parent)}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.notebook_cells", str(EXAMPLES / "run_scenario.ipynb")),
+        cwd=scenarios.parent,
+        env=environment,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, error = await process.communicate()
+    assert process.returncode == 0, error.decode()
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -75,6 +75,7 @@ ELSEWHERE = {
     "demo": "tests/e2e/test_demo.py",
     "try": "tests/e2e/test_try.py",
     "score": "tests/e2e/test_demo.py",
+    "scenario serve": "tests/integration/test_boptest.py",
     **dict.fromkeys(("run", "scenario init"), "tests/e2e/test_scenarios.py"),
     **dict.fromkeys([f"recording {name}" for name in RECORDING], "tests/e2e/test_commands.py"),
     **dict.fromkeys(
