@@ -40,14 +40,14 @@ def copied(original: OpenRecording, tmp_path: Path) -> Path:
 
 def test_values_qualities_and_gaps_come_back_exactly(original):
     stream = original.manifest.streams[0]
-    samples = parquet.read_series(original.path, stream)
+    samples = recorded.read_series(original.path, stream)
     assert samples.keys() == SAMPLES.keys()
     for name, each in SAMPLES.items():
         assert same_series(samples[name], each), name
         assert samples[name][1].dtype == each[1].dtype
     before, after = (each["Volume Flow"][1][[0, 2, 3]] for each in (SAMPLES, samples))
     assert np.array_equal(before.view(np.int64), after.view(np.int64))
-    assert parquet.read_gaps(original.path) == [(RIG, gap) for gap in GAPS]
+    assert recorded.read_gaps(original.path) == [(RIG, gap) for gap in GAPS]
     assert stream.stream_spec() == SPEC
     assert (stream.rows, stream.samples) == (6, 10)
     assert (stream.first, stream.last) == (text_of(T0), text_of(T0 + 11))
@@ -72,7 +72,7 @@ def test_pieces_make_the_same_table_as_a_whole(tmp_path, monkeypatch):
         with pytest.raises(Invalid, match="infinity"):
             table.append({"time": recorded.series(np.bool_, (2**63 - 1 - T0, True, GOOD))})
     pieces = bundle.open_recording(tmp_path / "pieces")
-    samples = parquet.read_series(pieces.path, pieces.manifest.streams[0])
+    samples = recorded.read_series(pieces.path, pieces.manifest.streams[0])
     assert all(same_series(samples[name], each) for name, each in SAMPLES.items())
 
 
@@ -145,10 +145,10 @@ def test_a_table_that_the_manifest_does_not_describe_is_corrupt(original, tmp_pa
     shutil.copytree(original.path, tmp_path / "other")
     (tmp_path / "other" / TABLE).write_bytes(b"no Parquet")
     with pytest.raises(Corrupt, match=r"rig\.parquet is not the table"):
-        parquet.read_series(tmp_path / "other", original.manifest.streams[0])
+        recorded.read_series(tmp_path / "other", original.manifest.streams[0])
     (tmp_path / "other" / layout.GAPS).write_bytes(b"")
     with pytest.raises(Corrupt, match=r"gaps\.parquet"):
-        parquet.read_gaps(tmp_path / "other")
+        recorded.read_gaps(tmp_path / "other")
 
 
 def test_what_breaks_off_leaves_nothing(tmp_path):
