@@ -76,6 +76,11 @@ class StreamTable:
     samples: dict[str, int] = field(default_factory=dict)
     not_good: set[str] = field(default_factory=set)
 
+    def bound_memory(self, most_mib: int) -> None:
+        """Have DuckDB hold at most so much of the table in memory; raises Unavailable."""
+        with _writing(self.folder):
+            self.sql.execute(f"SET memory_limit = '{most_mib}MiB'")
+
     def append(self, series: Mapping[str, Series]) -> None:
         """Add samples that are later than all before; n samples a signal, ascending in time.
 

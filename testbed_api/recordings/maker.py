@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from broker.recordings.bundle import RecordingFacts, RecordingWriter
 
 AT_ONCE = 2
-"""Recordings that are made at once; each takes up to two threads and 1 GB of memory for DuckDB."""
+"""Recordings that are made at once."""
+MEMORY_MIB = 192
+"""Memory of DuckDB for each of them; more goes to the disk."""
 MOST_WAITING = 100
 """Recordings that wait for their turn; more are refused."""
 AGAIN_S = 5.0
@@ -240,6 +242,7 @@ class RecordingMaker:
             threads.entered(table_of) as table,
             aclosing(cast("AsyncGenerator[Long]", frames)) as samples,
         ):
+            await threads.completed(table.bound_memory, MEMORY_MIB)
             async for portion in portions(samples, self.samples_at_once):
                 await self._check(order)
                 self.quotas.read(recording.organisation, elements_of(portion))

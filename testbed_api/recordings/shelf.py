@@ -40,20 +40,28 @@ class RecordingShelf:
         self.maker = f"maker-{secrets.token_hex(8)}"
         """Name of this process in the registry, for what it makes."""
         self.root = root
+        self._is_usable = False
         self.free_bytes = FREE_FACTOR * free_bytes
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Hold the lock that says that this process lives; raises Unavailable."""
+        """Hold the lock that says that this process lives.
+
+        A folder that cannot be written is logged: the server runs without recordings.
+        """
         lock = self._lock_of(self.maker)
         with ExitStack() as stack:
             try:
                 self.root.mkdir(parents=True, exist_ok=True, mode=files.PRIVATE_FOLDER)
                 stack.enter_context(file_lock.locked(lock, Taken(f"{lock} is locked")))
+                self._is_usable = True
             except OSError as exc:
-                raise files.unwritable(
-                    self.root, "the folder of recordings", exc, "TESTBED_RECORDINGS_FOLDER"
-                ) from exc
+                log.warning(
+                    "no recordings can be kept here",
+                    folder=str(self.root),
+                    reason=exc.strerror,
+                    setting="TESTBED_RECORDINGS_FOLDER",
+                )
             try:
                 yield
             finally:
@@ -79,13 +87,17 @@ class RecordingShelf:
             return False
 
     def check_room(self) -> None:
-        """Raise Unavailable if less than the bytes that stay free are free on the disk."""
+        """Raise Unavailable if there is no folder, or less is free on its disk than stays free."""
         try:
-            free = shutil.disk_usage(self.root).free
-        except OSError as exc:
-            raise files.unwritable(
-                self.root, "the folder of recordings", exc, "TESTBED_RECORDINGS_FOLDER"
-            ) from exc
+            free = shutil.disk_usage(self.root).free if self._is_usable else None
+        except OSError:
+            free = None
+        if free is None:
+            raise Unavailable(
+                "this server has no folder for recordings that it can write",
+                hint="record on your computer, or ask its operator to set"
+                " TESTBED_RECORDINGS_FOLDER",
+            )
         if free < self.free_bytes:
             raise Unavailable(
                 f"the disk of the server's recordings is full: {free:,} bytes are free, and"
@@ -124,7 +136,7 @@ class RecordingShelf:
                 lock.unlink(missing_ok=True)
 
     def _folders(self) -> Iterator[tuple[int, Path]]:
-        for path in sorted(self.root.iterdir()):
+        for path in sorted(self.root.iterdir()) if self._is_usable else ():
             match = _FOLDER.fullmatch(path.name)
             if match is not None:
                 yield int(match[1]), path

@@ -433,3 +433,16 @@ async def test_files_that_are_elsewhere_are_said_to_be(bed, owner, samples):  # 
     await bed.api.recording_maker.shelf.remove(recording["id"])
     answer = await bed.ask(owner, "GET", f"/recordings/{recording['id']}/bundle")
     assert_problem(answer, 503, Unavailable.code, "not on this server")
+
+
+@pytest.mark.usefixtures("samples")
+async def test_a_server_without_a_folder_says_so_and_answers_all_else(bed, owner, tmp_path):
+    (tmp_path / "file").touch()
+    shelf = RecordingShelf(tmp_path / "file" / "recordings")
+    bed.api.recording_maker.shelf = shelf
+    with shelf.opened():
+        assert shelf.numbers() == frozenset()
+        await shelf.sweep(())
+        answer = await bed.ask(owner, "POST", "/recordings", json=WANTED)
+        assert_problem(answer, 503, "unavailable", "no folder for recordings")
+        assert (await bed.ask(owner, "GET", "/recordings")).json()["items"] == []
