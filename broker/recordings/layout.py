@@ -19,6 +19,8 @@ CARD = "croissant.json"
 GAPS = "gaps.parquet"
 STREAMS = "streams"
 CHECKSUMS = "SHA256SUMS"
+RUN_RESULT = "result.json"
+"""The file in a run's folder with its result: scenario, seed, space, span and hash."""
 TIME = "time"
 SPLIT = "split"
 

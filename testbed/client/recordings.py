@@ -131,9 +131,10 @@ def _label(text: str) -> LabelSignal:
     return LabelSignal(stream=str(StreamAddress.parse(stream)), signal=signal)
 
 
-async def create(path: Path, wanted: RecordingRequest, clock: Clock) -> OpenRecording:
+async def create(path: Path, options: RecordingOptions, clock: Clock) -> OpenRecording:
     """Make a recording as the person or machine of the environment; see `record`."""
     layout.checked_name(path.name)
+    wanted = options.checked(clock)
     async with api.connect(TIMEOUT_S) as connection:
         return await record(connection, path, wanted, clock)
 

@@ -63,12 +63,13 @@ def on_the_server(recording: str | Path) -> int:
     return number
 
 
-async def create(name: str, options: RecordingOptions, clock: Clock) -> RecordingResponse:
+async def create(path: Path, options: RecordingOptions, clock: Clock) -> RecordingResponse:
     """Have a recording made on the server, and wait until it is complete.
 
+    path: its name, which is no folder here.
     Raises Refused with the reason if it could not be made, and what the API answers.
     """
-    layout.checked_name(name)
+    name = layout.checked_name(str(path))
     wanted = options.checked(clock)
     body: dict[str, Any] = {
         "name": name,
@@ -310,9 +311,14 @@ def print_rows(rows: Sequence[RecordingRow], out: Screen) -> None:
     tables.print_rows(rows, _ROWS, out)
 
 
-def print_one(recording: RecordingResponse, out: Screen, *, as_json: bool) -> None:
-    """Print a recording on the server, for scripts or for people."""
-    if as_json:
+def print_one(recording: RecordingResponse | OpenRecording, out: Screen, *, as_json: bool) -> None:
+    """Print a recording, wherever it lies, for scripts or for people."""
+    if isinstance(recording, OpenRecording):
+        if as_json:
+            print_json(recording_files.summary(recording))
+        else:
+            recording_files.print_recording(recording, out)
+    elif as_json:
         print_json(document(recording))
     else:
         _print_facts(recording, out)

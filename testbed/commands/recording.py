@@ -23,6 +23,8 @@ from testbed.terminal.options import Json, Space, SpanEnd, example, span_begin, 
 from testbed.terminal.screen import out, print_json
 
 if TYPE_CHECKING:
+    from broker.recordings.bundle import OpenRecording
+    from broker.responses.recordings import RecordingResponse
     from simulators.model import RowSource
 
 EXAMPLE = example(
@@ -41,6 +43,13 @@ NewFolder = Annotated[Path, typer.Argument(help="new folder of the recording; it
 OnServer = Annotated[
     bool,
     typer.Option("--on-server", help="the recordings on the server, and not on this computer"),
+]
+OfRun = Annotated[
+    Path | None,
+    typer.Option(
+        "--run",
+        help="folder that `testbed run --keep` left: record all streams of the run (default: none)",
+    ),
 ]
 AnyRecording = Annotated[
     Path, typer.Argument(help="folder of a recording, or one on the server, such as server:12")
@@ -108,6 +117,7 @@ def add_to(app: typer.Typer) -> None:
         "testbed recording create set-1 --stream factory/pump-rig/rig"
         " --label factory/pump-rig/truth/anomaly --split 70/15/15",
         "testbed recording create valve-2 --on-server --stream factory/pump-rig/rig",
+        "testbed recording create run-1 --run kept-run",
     )
 )
 def create(
@@ -122,10 +132,11 @@ def create(
     licence: Licence = "",
     url: WebPage = "",
     on_server: OnServer = False,
+    of_run: OfRun = None,
     json: Json = False,
 ) -> None:
     """Record a span of streams, in a new folder or on the server, with one hash over all of it."""
-    from testbed.client import recording_files, recordings, server_recordings
+    from testbed.client import recordings, server_recordings
 
     options = recordings.RecordingOptions(
         streams=stream or [],
@@ -138,16 +149,17 @@ def create(
         licence=licence,
         url=url,
     )
-    if on_server:
-        there = run.run(server_recordings.create(str(folder), options, WallClock()))
-        server_recordings.print_one(there, out, as_json=json)
-        return
-    wanted = run.call(lambda: options.checked(WallClock()))
-    recording = run.run(recordings.create(folder, wanted, WallClock()))
-    if json:
-        print_json(recording_files.summary(recording))
+    recording: OpenRecording | RecordingResponse
+    if of_run is not None:
+        from testbed.scenario import run_recording
+
+        whole = run_recording.create(folder, of_run, options, WallClock(), on_server=on_server)
+        recording = run.run(whole)
+    elif on_server:
+        recording = run.run(server_recordings.create(folder, options, WallClock()))
     else:
-        recording_files.print_recording(recording, out)
+        recording = run.run(recordings.create(folder, options, WallClock()))
+    server_recordings.print_one(recording, out, as_json=json)
 
 
 @recording_app.command("list", epilog=example("testbed recording list recordings"))
