@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import stat
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from broker.batch import GOOD, Series, Source, same_series
 from broker.clock import NS_PER_S, text_of
 from broker.errors import Corrupt, Invalid, Taken, Unavailable, Unknown
-from broker.recordings import archive, bundle, joined_table, layout, parquet
+from broker.recordings import archive, bundle, joined_table, layout, parquet, tar_stream
 from broker.recordings.bundle import OpenRecording
 from broker.recordings.manifest import LabelSignal
 from testbed.client import recording_files
@@ -366,3 +367,43 @@ def test_recordings_of_a_folder_are_listed_with_what_is_wrong(original, tmp_path
     bad, good = recording_files.listed(tmp_path)
     assert good.as_json()["sha256"] == original.sha256
     assert "not the manifest" in bad.as_json()["problem"]
+
+
+def test_a_tar_stream_comes_back_as_the_same_recording(original, tmp_path):
+    stream = b"".join(tar_stream.pieces(original))
+    assert stream == b"".join(tar_stream.pieces(original))
+    (tmp_path / "it.tar").write_bytes(stream)
+    again = archive.unpack_tar(tmp_path / "it.tar", tmp_path / "again")
+    assert (again.sha256, again.manifest) == (original.sha256, original.manifest)
+    with tarfile.open(tmp_path / "it.tar") as other_program:
+        names = other_program.getnames()
+    assert names[0] == f"{original.manifest.name}/{layout.CHECKSUMS}"
+
+
+def linked(member):
+    member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+
+
+def outside(member):
+    member.name = "x/../../outside"
+
+
+@pytest.mark.parametrize("spoil", [linked, outside, None], ids=["link", "outside", "cut"])
+def test_a_tar_stream_that_is_no_recording_leaves_nothing(original, tmp_path, spoil):
+    stream = b"".join(tar_stream.pieces(original))
+    spoiled = io.BytesIO(stream[: len(stream) // 2])
+    if spoil is not None:
+        spoiled = io.BytesIO()
+        with (
+            tarfile.open(fileobj=io.BytesIO(stream)) as whole,
+            tarfile.open(fileobj=spoiled, mode="w") as other,
+        ):
+            for number, member in enumerate(whole.getmembers()):
+                content = whole.extractfile(member)
+                if number == 1:
+                    spoil(member)
+                other.addfile(member, content)
+    (tmp_path / "it.tar").write_bytes(spoiled.getvalue())
+    with pytest.raises(Invalid):
+        archive.unpack_tar(tmp_path / "it.tar", tmp_path / "again")
+    assert [path.name for path in tmp_path.iterdir()] == ["it.tar"]
