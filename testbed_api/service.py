@@ -47,6 +47,9 @@ from testbed_api.notifications.delivery import NoticeDelivery
 from testbed_api.persistence import Persistence
 from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder_process import BROKER, recording
+from testbed_api.recordings.maker import RecordingMaker
+from testbed_api.recordings.removal import RecordingRemoval
+from testbed_api.recordings.shelf import RecordingShelf
 from testbed_api.registry.registry import Registry
 from testbed_api.registry.rights_cache import RightsCache
 from testbed_api.registry.token_use import TokenUses
@@ -313,18 +316,17 @@ async def build_dependencies(
     server_time: ForwardClock,
     quotas: Quotas,
 ) -> ApiDependencies:
-    """Build all that the routes take; `stack` closes it.
-
-    That includes a connection to the bus, and the recorder unless it runs in its own process.
-    """
+    """Build all that the routes take, with bus and recorder; `stack` closes it."""
     seats, machine = access.seats, server_time.machine
     bus = await _bus(stack, seats[API], machine)
     registry = Registry(data.engine, is_audited=True)
+    maker, keeper = await _makers(stack, settings, data, server_time, quotas)
     return ApiDependencies(
         registry=registry,
         ledger=data.ledger,
         store=data.store,
-        keeper=RetentionEnforcer(data.store, data.deletions, server_time),
+        keeper=keeper,
+        recording_maker=maker,
         dumper=Dumper(data.engine, data.store, data.deletions, server_time),
         bus=bus,
         freshness=FreshnessTracker(machine, alarm_s=settings.clock_alarm_s),
@@ -344,6 +346,34 @@ async def build_dependencies(
         token_uses=TokenUses(data.registry),
         late_connects=access.late_connects,
     )
+
+
+async def _makers(
+    stack: AsyncExitStack,
+    settings: ServerSettings,
+    data: Persistence,
+    clock: ForwardClock,
+    quotas: Quotas,
+) -> tuple[RecordingMaker, RetentionEnforcer]:
+    """Makers of recordings and of deletions; what was left half made before is removed first."""
+    registry = Registry(data.engine, is_audited=True)
+    shelf = RecordingShelf(settings.recordings, free_bytes=settings.free_bytes)
+    stack.enter_context(shelf.opened())
+    removal = RecordingRemoval(registry=registry, shelf=shelf, clock=clock)
+    await removal.recover()
+    maker = RecordingMaker(
+        registry=registry,
+        ledger=data.ledger,
+        store=data.store,
+        shelf=shelf,
+        quotas=quotas,
+        clock=clock,
+        tell=data.journal.tell,
+    )
+    keeper = RetentionEnforcer(
+        data.store, data.deletions, clock, remove_copies=removal.with_deletion
+    )
+    return maker, keeper
 
 
 def _broker_listener(settings: ServerSettings, seat: BusSettings) -> BrokerListenerResponse:

@@ -181,11 +181,22 @@ class ServerSettings(Settings):
         description="bytes that the runs of one organisation may take, compressed; with more, none"
         " is handed over until some are deleted",
     )
+    limit_recording_bytes: int = Field(
+        default=50 * 1024**3,
+        ge=1,
+        description="bytes of the recordings of one organisation on the server",
+    )
+    recordings_folder: Path | None = Field(
+        default=None,
+        description="folder of the recordings on the server, which APIs of one testbed share; if"
+        " left out, `recordings` in the data folder",
+    )
     free_bytes: int = Field(
         default=64 * 1024**2,
         ge=0,
         description="bytes that stay free on the disk of the data folder, in addition to the share"
-        " of an embedded broker; with less, recording waits",
+        " of an embedded broker; with less, the recorder waits; with less than four times as"
+        " many, no recording is made on the server",
     )
     broker_server: str = Field(
         default="",
@@ -302,7 +313,13 @@ class ServerSettings(Settings):
             points_per_s=self.limit_points_per_s,
             connections=self.limit_connections,
             run_bytes=self.limit_run_bytes,
+            recording_bytes=self.limit_recording_bytes,
         )
+
+    @property
+    def recordings(self) -> Path:
+        """Folder of the recordings on the server."""
+        return self.recordings_folder or self.folder / "recordings"
 
     @property
     def tables(self) -> Path | PostgresqlAddress:

@@ -4,13 +4,22 @@ from pathlib import Path
 
 import numpy as np
 
-from broker.batch import BAD, GOOD, UNCERTAIN, Gap, Series, Source
+from broker.batch import (
+    BAD,
+    GOOD,
+    NO_SAMPLE,
+    UNCERTAIN,
+    Gap,
+    Series,
+    Source,
+    filled_column,
+)
 from broker.clock import NS_PER_S, ns_of
 from broker.namespace import StreamAddress
-from broker.recordings import bundle, splits
+from broker.recordings import bundle, layout, parquet, splits
 from broker.recordings.bundle import OpenRecording, RecordingFacts
-from broker.recordings.manifest import LabelSignal, RecordingCreator
-from broker.streams import Dtype, Signal, StreamSpec
+from broker.recordings.manifest import LabelSignal, RecordedStream, RecordingCreator
+from broker.streams import Dtype, Signal, StreamSpec, ValueType
 
 T0 = ns_of("2026-11-23T12:00:00.123456789Z")
 RIG = StreamAddress("factory", "pump-rig", "rig")
@@ -73,6 +82,45 @@ def every_kind(path: Path, **more: object) -> OpenRecording:
     ):
         table.append(SAMPLES)
     return bundle.open_recording(path)
+
+
+def read_gaps(folder: Path) -> list[tuple[StreamAddress, Gap]]:
+    """The gaps of a recording; raises Corrupt."""
+    gaps: dict[int, tuple[StreamAddress, Gap]] = {}
+    path = folder / layout.GAPS
+    with parquet.reading(path) as sql:
+        rows = sql.execute(
+            'SELECT gap, stream, signal, epoch_ns("from"), epoch_ns("to"), cause'
+            " FROM read_parquet(?, hive_partitioning=false)",
+            [str(path)],
+        ).fetchall()
+    for number, stream, signal, from_ns, to_ns, cause in rows:
+        signals = () if signal is None else (signal,)
+        before = gaps[number][1].signals if number in gaps else ()
+        gap = Gap(before + signals, from_ns, to_ns, cause)
+        gaps[number] = (StreamAddress.parse(stream), gap)
+    return [gaps[number] for number in sorted(gaps)]
+
+
+def read_series(folder: Path, stream: RecordedStream) -> dict[str, Series]:
+    """The samples of each signal of a stream, as they were recorded; raises Corrupt."""
+    spec, rows = stream.stream_spec(), list(parquet.read_rows(folder, stream))
+    return {
+        recorded.name: _series(
+            spec.signal(recorded.name).type,
+            [(row[0], row[1][at], row[2][at]) for row in rows if row[2][at] != NO_SAMPLE],
+        )
+        for at, recorded in enumerate(stream.signals)
+    }
+
+
+def _series(value_type: ValueType, samples: list[tuple[int, object, int]]) -> Series:
+    values = filled_column(value_type, len(samples))
+    for at, (_, value, _) in enumerate(samples):
+        if value is not None:
+            values[at] = value
+    times = np.array([time_ns for time_ns, _, _ in samples], np.int64)
+    return Series(times, values, np.array([quality for *_, quality in samples], np.uint8))
 
 
 SPECTRUM = tuple(float(at) / 3 for at in range(16))

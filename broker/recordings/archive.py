@@ -1,12 +1,14 @@
-"""A recording as one zip file, and back.
+"""A recording as one zip file, and back; and back from the tar stream of a server.
 
 The files are stored in it without compression, since Parquet is compressed already, with a fixed
 date and in the order of their paths: the same recording gives the same bytes.
 """
 
+import shutil
 import stat
+import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -49,8 +51,7 @@ def unpack(path: Path, folder: Path) -> OpenRecording:
     """
     if not path.is_file():
         raise Unknown(f"there is no file {path}", hint="name a zip file of `recording export`")
-    if folder.exists() or folder.is_symlink():
-        raise Taken(f"{folder} is there already", hint="name a new folder")
+    check_new_folder(folder)
     try:
         with zipfile.ZipFile(path) as archive, bundle.new_folder(folder) as new:
             entries = _members(archive)
@@ -58,9 +59,7 @@ def unpack(path: Path, folder: Path) -> OpenRecording:
             left = min(MOST_BYTES, max(LEAST_BYTES, MOST_RATIO * path.stat().st_size))
             for entry in entries:
                 left -= _extract(archive, entry, new / entry.filename, left)
-            changed = bundle.verify(new)
-            if changed:
-                raise Corrupt(f"it is not as it was recorded: {changed[0]}")
+            _check_whole(new)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as exc:
         raise Invalid(f"{path} is no zip file that can be read: {exc}") from exc
     except (Corrupt, Invalid) as exc:
@@ -68,6 +67,46 @@ def unpack(path: Path, folder: Path) -> OpenRecording:
             f"{path} is no recording: {exc.message}", hint="take it again from where you got it"
         ) from exc
     return bundle.peek(folder)
+
+
+def check_new_folder(folder: Path) -> None:
+    """Raise Taken if there is something of this name already."""
+    if folder.exists() or folder.is_symlink():
+        raise Taken(f"{folder} is there already", hint="name a new folder")
+
+
+def unpack_tar(path: Path, folder: Path) -> OpenRecording:
+    """Unpack the tar file of a server's recording into a new folder, and verify it.
+
+    Nothing is left if it is not whole.  Raises Taken if the folder is there, Invalid if the file is
+    no recording, or is not as it was recorded.
+    """
+    check_new_folder(folder)
+    try:
+        with tarfile.open(path, "r:") as archive, bundle.new_folder(folder) as new:
+            entries = archive.getmembers()
+            names = [entry.name.partition("/")[2] for entry in entries]
+            _check_names(names)
+            (new / layout.STREAMS).mkdir()
+            for entry, name in zip(entries, names, strict=True):
+                content = archive.extractfile(entry) if entry.isreg() else None
+                if content is None:
+                    raise Invalid(f"{name} in it is no regular file")
+                with content, (new / name).open("wb") as target:
+                    shutil.copyfileobj(content, target, _PIECE)
+            _check_whole(new)
+    except tarfile.TarError as exc:
+        raise Invalid(f"it is no whole tar file: {exc}") from exc
+    except Corrupt as exc:
+        raise Invalid(f"it is no recording: {exc.message}") from exc
+    return bundle.peek(folder)
+
+
+def _check_whole(folder: Path) -> None:
+    """Raise Corrupt if a file of a recording is not as it was recorded."""
+    changed = bundle.verify(folder)
+    if changed:
+        raise Corrupt(f"it is not as it was recorded: {changed[0]}")
 
 
 @contextmanager
@@ -95,20 +134,24 @@ def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     The names are a fixed few and those of streams, so none leads out of the folder.
     """
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-    names = [entry.filename for entry in entries]
+    _check_names([entry.filename for entry in entries])
+    for entry in entries:
+        if stat.S_IFMT(entry.external_attr >> 16) not in {0, stat.S_IFREG}:
+            raise Invalid(f"{entry.filename} in it is no regular file")
+    return entries
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raise Invalid for names of files that are not those of one recording."""
     if len(names) > MOST_FILES:
         raise Invalid(f"it has {len(names):,} files, and a recording has {MOST_FILES:,} at most")
     if len(set(names)) != len(names):
         raise Invalid("it has two files of one name")
-    for entry in entries:
-        name, mode = entry.filename, entry.external_attr >> 16
+    for name in names:
         if not (name == layout.CHECKSUMS or layout.is_member(name)):
             raise Invalid(f"it has a file {name[:80]!r}, which no recording has")
-        if stat.S_IFMT(mode) not in {0, stat.S_IFREG}:
-            raise Invalid(f"{name} in it is no regular file")
     if layout.CHECKSUMS not in names:
         raise Invalid(f"{layout.CHECKSUMS} is not in it")
-    return entries
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, most: int) -> int:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from broker.errors import Invalid
 from broker.namespace import StreamAddress
 
 MANIFEST = "manifest.json"
@@ -18,9 +19,12 @@ CARD = "croissant.json"
 GAPS = "gaps.parquet"
 STREAMS = "streams"
 CHECKSUMS = "SHA256SUMS"
+RUN_RESULT = "result.json"
+"""The file in a run's folder with its result: scenario, seed, space, span and hash."""
 TIME = "time"
 SPLIT = "split"
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", re.ASCII)
 _STREAM_FILE = re.compile(rf"{STREAMS}/[a-z0-9-]+_[a-z0-9-]+_[a-z0-9-]+\.parquet", re.ASCII)
 
 
@@ -30,6 +34,16 @@ class SignalColumns:
 
     value: str
     quality: str
+
+
+def checked_name(text: str) -> str:
+    """Return `text` if it can be the name of a recording, and of its folder; raises Invalid."""
+    if _NAME.fullmatch(text) is None:
+        raise Invalid(
+            f"{text[:120]!r} is no name of a recording",
+            hint="use A-Z, a-z, 0-9, '_', '.', '-', and begin with a letter or digit",
+        )
+    return text
 
 
 def stream_file(address: StreamAddress) -> str:

@@ -23,9 +23,6 @@ from broker.batch import (
     BAD,
     GOOD,
     NO_SAMPLE,
-    NO_VALUE,
-    NUMPY,
-    Column,
     Gap,
     Series,
     Source,
@@ -78,6 +75,11 @@ class StreamTable:
     last_ns: int | None = None
     samples: dict[str, int] = field(default_factory=dict)
     not_good: set[str] = field(default_factory=set)
+
+    def bound_memory(self, most_mib: int) -> None:
+        """Have DuckDB hold at most so much of the table in memory; raises Unavailable."""
+        with _writing(self.folder):
+            self.sql.execute(f"SET memory_limit = '{most_mib}MiB'")
 
     def append(self, series: Mapping[str, Series]) -> None:
         """Add samples that are later than all before; n samples a signal, ascending in time.
@@ -216,56 +218,6 @@ def write_gaps(folder: Path, gaps: Sequence[tuple[StreamAddress, Gap]]) -> None:
             f' {_instant("a")} AS "from", {_instant("b")} AS "to", c::VARCHAR AS cause'
         )
         _table(sql, f"SELECT {selected} FROM gaps", folder / layout.GAPS, {})  # noqa: S608 - no value in it
-
-
-def read_gaps(folder: Path) -> list[tuple[StreamAddress, Gap]]:
-    """The gaps of a recording; raises Corrupt."""
-    gaps: dict[int, tuple[StreamAddress, Gap]] = {}
-    with reading(folder / layout.GAPS) as sql:
-        rows = sql.execute(
-            f'SELECT gap, stream, signal, epoch_ns("from"), epoch_ns("to"), cause FROM {_READ}',  # noqa: S608 - no value in it
-            [str(folder / layout.GAPS)],
-        ).fetchall()
-    for number, stream, signal, from_ns, to_ns, cause in rows:
-        signals = () if signal is None else (signal,)
-        before = gaps[number][1].signals if number in gaps else ()
-        gap = Gap(before + signals, from_ns, to_ns, cause)
-        gaps[number] = (StreamAddress.parse(stream), gap)
-    return [gaps[number] for number in sorted(gaps)]
-
-
-def read_series(folder: Path, stream: RecordedStream) -> dict[str, Series]:
-    """The samples of each signal of a stream, as they were recorded; raises Corrupt.
-
-    All of them are in memory at once.
-    """
-    spec, path = stream.stream_spec(), folder / stream.file
-    with reading(path) as sql:
-        query = f"SELECT {', '.join(_cells(stream))} FROM {_READ}"  # noqa: S608 - quoted
-        arrays: list[Any] = list(sql.execute(query, [str(path)]).fetchnumpy().values())
-    times = np.asarray(arrays[0], np.int64)
-    series: dict[str, Series] = {}
-    for at, recorded in enumerate(stream.signals):
-        quality = np.asarray(arrays[2 + 2 * at], np.uint8)
-        has_sample = quality != NO_SAMPLE
-        values = _values(spec.signal(recorded.name).type, arrays[1 + 2 * at], quality)
-        series[recorded.name] = Series(times[has_sample], values[has_sample], quality[has_sample])
-    return series
-
-
-def _values(value_type: ValueType, cells: Any, quality: npt.NDArray[np.uint8]) -> Column:
-    """The values of a signal from its column of n cells; those of no use are NO_VALUE."""
-    if isinstance(value_type, ArrayOf):
-        values = filled_column(value_type, len(cells))
-        usable = ~np.ma.getmaskarray(cells)
-        if usable.any():
-            values[usable] = np.stack(np.ma.getdata(cells)[usable].tolist())
-        return values
-    no_value: Any = NO_VALUE[value_type]
-    values = np.ma.filled(cells, no_value).astype(NUMPY[value_type])
-    if value_type is Dtype.STRING:
-        values[quality == BAD] = NO_VALUE[value_type]
-    return values
 
 
 def read_rows(

@@ -5,7 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from broker import rights
-from broker.responses.base import AT, PURPOSE, STREAM, ApiResponse, Instant
+from broker.recordings.server_states import RecordingState
+from broker.responses.base import AT, LATER, PURPOSE, STREAM, ApiResponse, Instant
 
 MQTT_MEANS = (
     "minutes connected with the right to hear the stream, and batches that the recorder took in"
@@ -64,9 +65,33 @@ class ReadsResponse(ApiResponse):
     mqtt_means: Annotated[str, Field(examples=[MQTT_MEANS])]
 
 
+class TakenStreamResponse(ReaderResponse):
+    """A stream that stands in a recording on the server, and who had it recorded."""
+
+    recording: Annotated[int, Field(examples=[12])]
+    name: Annotated[str, Field(examples=["valve-1"])]
+    space: Annotated[str, Field(examples=["live"])]
+    stream: Annotated[str, Field(examples=[STREAM])]
+    from_: Annotated[Instant, Field(alias="from")]
+    to: Annotated[str, Field(examples=[LATER])]
+    grants: Annotated[list[int], Field(examples=[[5]])]
+    samples: Annotated[int, Field(description="of this stream", examples=[288_000])]
+    bytes: Annotated[int, Field(description="of the whole recording", examples=[1_048_576])]
+    state: Annotated[RecordingState, Field(examples=["complete"])]
+    created: Instant
+    deleted: Annotated[str | None, Field(description="null while it is there", examples=[None])]
+
+
 class AccessResponse(ApiResponse):
     """The readers of an equipment's streams: those that could read, and those that did."""
 
     equipment: Annotated[str, Field(examples=["factory/pump-rig"])]
     could: list[PossibleReadResponse]
     did: ReadsResponse
+    recordings: Annotated[
+        list[TakenStreamResponse],
+        Field(
+            default_factory=list,
+            description="recordings on the server that held its streams at any time of `did`",
+        ),
+    ]

@@ -11,6 +11,7 @@ from broker.responses.access import (
     MqttSessionResponse,
     PossibleReadResponse,
     ReaderResponse,
+    TakenStreamResponse,
 )
 from broker.responses.grants import PauseResponse, ResumedResponse
 from testbed.client import api
@@ -38,6 +39,15 @@ _ON_THE_BUS: list[TableColumn[MqttSessionResponse]] = [
         whole_seconds=True,
     ),
     TableColumn(heading="batches at most", cell=lambda read: str(read.batches)),
+]
+
+_RECORDED: list[TableColumn[TakenStreamResponse]] = [
+    TableColumn(heading="recording", cell=lambda read: f"server:{read.recording} ({read.name})"),
+    *tables.fields(
+        TakenStreamResponse,
+        *(*_WHO, "stream", "space", "from_", "to", "samples", "bytes", "state", "created"),
+        whole_seconds=True,
+    ),
 ]
 
 
@@ -90,6 +100,9 @@ def print_report(report: AccessResponse, out: Screen, *, whole: bool) -> None:
     _print_reads(report.did.http, own, _OVER_HTTP, out, whole=whole)
     out.print(f"\nwho was connected to the broker with the right to read, {span}:", style="bold")
     _print_reads(report.did.mqtt, own, _ON_THE_BUS, out, whole=whole)
+    if report.recordings:
+        out.print(f"\nwho had it recorded on the server, {span}:", style="bold")
+        _print_reads(report.recordings, own, _RECORDED, out, whole=whole)
 
 
 def _print_could(report: AccessResponse, own: str, out: Screen, *, whole: bool) -> None:

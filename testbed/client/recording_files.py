@@ -16,7 +16,7 @@ from testbed.terminal.screen import Screen
 from testbed.terminal.tables import TableColumn
 
 ENDINGS = (".zip", ".parquet", ".csv")
-_SHORT_HASH = 12
+SHORT_HASH = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class ListedRecording:
     def as_json(self) -> dict[str, Any]:
         """The recording for scripts."""
         if self.recording is None:
-            return {"path": str(self.path), "problem": self.problem}
-        return {**summary(self.recording), "problem": None}
+            return {"path": str(self.path), "where": "here", "problem": self.problem}
+        return {**summary(self.recording), "where": "here", "problem": None}
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -44,18 +44,8 @@ class ListedRecording:
         manifest = self.recording.manifest
         streams = "\n".join(str(stream.address) for stream in manifest.streams)
         span = (tables.instant(manifest.from_), tables.instant(manifest.to))
-        short = self.recording.sha256[:_SHORT_HASH]
+        short = self.recording.sha256[:SHORT_HASH]
         return (str(self.path), streams, *span, f"{manifest.rows:,}", short)
-
-
-def _column(at: int, heading: str) -> TableColumn[ListedRecording]:
-    return TableColumn(heading=heading, cell=lambda each: each.cells[at])
-
-
-_LISTED = [
-    _column(at, heading)
-    for at, heading in enumerate(("recording", "streams", "from", "to", "rows", "sha256"))
-]
 
 
 def _grants(stream: RecordedStream) -> str:
@@ -101,11 +91,6 @@ def listed(folder: Path) -> list[ListedRecording]:
     return recordings
 
 
-def print_listed(recordings: Sequence[ListedRecording], out: Screen) -> None:
-    """Print recordings, a row each."""
-    tables.print_rows(recordings, _LISTED, out)
-
-
 def print_recording(recording: OpenRecording, out: Screen) -> None:
     """Print the facts of a recording and its streams."""
     manifest = recording.manifest
@@ -133,12 +118,15 @@ def verified(path: Path, sha256: str | None) -> list[FileDifference]:
     sha256: hash that the recording must have, None for any.
     """
     differences = bundle.verify(path)
-    if not differences and sha256 is not None:
-        own = bundle.peek(path).sha256
-        if own != sha256.lower():
-            problem = f"its hash, that of the recording, is {own}; {sha256} was expected"
-            return [FileDifference(layout.CHECKSUMS, problem)]
-    return differences
+    return differences or another_hash(bundle.peek(path).sha256, sha256)
+
+
+def another_hash(own: str, sha256: str | None) -> list[FileDifference]:
+    """The list of hashes as a file that differs, if it is not the one of a known hash."""
+    if sha256 is None or own == sha256.lower():
+        return []
+    problem = f"its hash, that of the recording, is {own}; {sha256} was expected"
+    return [FileDifference(layout.CHECKSUMS, problem)]
 
 
 def export(path: Path, output: Path, streams: Sequence[str]) -> None:

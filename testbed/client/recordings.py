@@ -1,6 +1,5 @@
 """Make a recording: read streams through the API, as any reader does, into an immutable folder."""
 
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -8,11 +7,11 @@ from pathlib import Path
 
 from broker import api_client
 from broker.batch import Gap, Source, source_of
-from broker.clock import NS_PER_S, Clock, ns_of
+from broker.clock import NS_PER_S, Clock, ns_of, text_of
 from broker.errors import Forbidden, Invalid, Unavailable
 from broker.history_query import HistoryQuery
 from broker.namespace import LIVE, StreamAddress, checked_space
-from broker.recordings import bundle, splits
+from broker.recordings import bundle, layout, splits
 from broker.recordings.bundle import OpenRecording, RecordingFacts, RecordingWriter
 from broker.recordings.manifest import CoveringGrant, DataSplit, LabelSignal, RecordingCreator
 from broker.responses.credentials import MeResponse
@@ -34,7 +33,6 @@ FIRST_WINDOW_NS = 60 * NS_PER_S
 LEAST_WINDOW_NS = NS_PER_S // 1_000
 MOST_GROWTH = 8
 """Most times that a request's window is as wide as the one before."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +91,11 @@ class RecordingOptions:
     licence: str = ""
     url: str = ""
 
+    def instants(self) -> dict[str, str]:
+        """The ends that are given, for the API: the server has its own now for one that is not."""
+        ends = {"from": self.begin, "to": self.end}
+        return {name: text_of(ns_of(text)) for name, text in ends.items() if text is not None}
+
     def checked(self, clock: Clock) -> RecordingRequest:
         """The request that the options are; raises Invalid."""
         from_ns, to_ns = history.ends(clock, self.begin, self.end)
@@ -128,13 +131,10 @@ def _label(text: str) -> LabelSignal:
     return LabelSignal(stream=str(StreamAddress.parse(stream)), signal=signal)
 
 
-async def create(path: Path, wanted: RecordingRequest, clock: Clock) -> OpenRecording:
+async def create(path: Path, options: RecordingOptions, clock: Clock) -> OpenRecording:
     """Make a recording as the person or machine of the environment; see `record`."""
-    if _NAME.fullmatch(path.name) is None:
-        raise Invalid(
-            f"{path.name!r} is no name of a recording",
-            hint="use A-Z, a-z, 0-9, '_', '.', '-', and begin with a letter or digit",
-        )
+    layout.checked_name(path.name)
+    wanted = options.checked(clock)
     async with api.connect(TIMEOUT_S) as connection:
         return await record(connection, path, wanted, clock)
 

@@ -23,10 +23,13 @@ from testbed.terminal.options import Json, Space, SpanEnd, example, span_begin, 
 from testbed.terminal.screen import out, print_json
 
 if TYPE_CHECKING:
+    from broker.recordings.bundle import OpenRecording
+    from broker.responses.recordings import RecordingResponse
     from simulators.model import RowSource
 
 EXAMPLE = example(
     "testbed recording create valve-1 --stream factory/pump-rig/rig --from -1h",
+    "testbed recording create valve-2 --on-server --stream factory/pump-rig/rig",
     "testbed recording replay valve-1 --speed 10",
 )
 
@@ -37,10 +40,25 @@ recording_app = typer.Typer(
 )
 
 NewFolder = Annotated[Path, typer.Argument(help="new folder of the recording; its name is its own")]
-RecordingFolder = Annotated[Path, typer.Argument(help="folder of a recording")]
+OnServer = Annotated[
+    bool,
+    typer.Option("--on-server", help="the recordings on the server, and not on this computer"),
+]
+OfRun = Annotated[
+    Path | None,
+    typer.Option(
+        "--run",
+        help="folder that `testbed run --keep` left: record all streams of the run (default: none)",
+    ),
+]
+AnyRecording = Annotated[
+    Path, typer.Argument(help="folder of a recording, or one on the server, such as server:12")
+]
 RecordingFolders = Annotated[
     list[Path],
-    typer.Argument(help="folders of one or more recordings, which are played in step"),
+    typer.Argument(
+        help="folders of one or more recordings, or server:NUMBER, which are played in step"
+    ),
 ]
 RecordedStreams = Annotated[
     list[str] | None,
@@ -98,6 +116,8 @@ def add_to(app: typer.Typer) -> None:
         "testbed recording create valve-1 --stream factory/pump-rig/rig --from -1h",
         "testbed recording create set-1 --stream factory/pump-rig/rig"
         " --label factory/pump-rig/truth/anomaly --split 70/15/15",
+        "testbed recording create valve-2 --on-server --stream factory/pump-rig/rig",
+        "testbed recording create run-1 --run kept-run",
     )
 )
 def create(
@@ -111,12 +131,13 @@ def create(
     description: Description = "",
     licence: Licence = "",
     url: WebPage = "",
+    on_server: OnServer = False,
+    of_run: OfRun = None,
     json: Json = False,
 ) -> None:
-    """Read a span of streams into a new folder: Parquet, manifest, gaps, and one hash over all."""
-    from testbed.client import recording_files, recordings
+    """Record a span of streams, in a new folder or on the server, with one hash over all of it."""
+    from testbed.client import recordings, server_recordings
 
-    clock = WallClock()
     options = recordings.RecordingOptions(
         streams=stream or [],
         labels=label or [],
@@ -128,35 +149,52 @@ def create(
         licence=licence,
         url=url,
     )
-    wanted = run.call(lambda: options.checked(clock))
-    recording = run.run(recordings.create(folder, wanted, clock))
-    if json:
-        print_json(recording_files.summary(recording))
+    recording: OpenRecording | RecordingResponse
+    if of_run is not None:
+        from testbed.scenario import run_recording
+
+        whole = run_recording.create(folder, of_run, options, WallClock(), on_server=on_server)
+        recording = run.run(whole)
+    elif on_server:
+        recording = run.run(server_recordings.create(folder, options, WallClock()))
     else:
-        recording_files.print_recording(recording, out)
+        recording = run.run(recordings.create(folder, options, WallClock()))
+    server_recordings.print_one(recording, out, as_json=json)
 
 
 @recording_app.command("list", epilog=example("testbed recording list recordings"))
 def list_(
     folder: Annotated[Path, typer.Argument(help="folder that has recordings in it")] = Path(),
+    on_server: OnServer = False,
     json: Json = False,
 ) -> None:
-    """List the recordings in a folder."""
-    from testbed.client import recording_files
+    """List the recordings in a folder, and those on the server if you are signed in."""
+    from testbed.client import recording_files, server_recordings
+    from testbed.client.server_recordings import RecordingRow
 
-    recordings = run.call(lambda: recording_files.listed(folder))
+    here = [] if on_server else run.call(lambda: recording_files.listed(folder))
+    there = run.run(server_recordings.listed(required=on_server))
     if json:
-        print_json([each.as_json() for each in recordings])
+        on_the_server = [server_recordings.document(each) for each in there]
+        print_json([*(each.as_json() for each in here), *on_the_server])
     else:
-        recording_files.print_listed(recordings, out)
+        rows = [*map(RecordingRow.local, here), *map(RecordingRow.server, there)]
+        server_recordings.print_rows(rows, out)
 
 
-@recording_app.command(epilog=example("testbed recording show valve-1"))
-def show(recording: RecordingFolder, json: Json = False) -> None:
+@recording_app.command(
+    epilog=example("testbed recording show valve-1", "testbed recording show server:12")
+)
+def show(recording: AnyRecording, json: Json = False) -> None:
     """Show a recording: span, streams, grants, labels, parts and hash."""
     from broker.recordings import bundle
-    from testbed.client import recording_files
+    from testbed.client import recording_files, server_recordings
 
+    number = run.call(lambda: server_recordings.number_of(recording))
+    if number is not None:
+        there = run.run(server_recordings.shown(number))
+        server_recordings.print_one(there, out, as_json=json)
+        return
     opened = run.call(lambda: bundle.peek(recording))
     if json:
         print_json(recording_files.summary(opened))
@@ -166,39 +204,53 @@ def show(recording: RecordingFolder, json: Json = False) -> None:
 
 @recording_app.command(epilog=example("testbed recording verify valve-1"))
 def verify(
-    recording: RecordingFolder,
+    recording: AnyRecording,
     sha256: Annotated[
         str | None, typer.Option(help="hash that it must have (default: its own)")
     ] = None,
     json: Json = False,
 ) -> None:
     """Compare every file with its hash: exit code 1 if one differs, with its name."""
-    from broker.recordings import bundle
-    from testbed.client import recording_files
+    from testbed.client import server_recordings
 
-    differences = run.call(lambda: recording_files.verified(recording, sha256))
-    hash_ = "" if differences else run.call(lambda: bundle.peek(recording)).sha256
-    if json:
-        files = [{"path": each.path, "problem": each.problem} for each in differences]
-        print_json({"path": str(recording), "sha256": hash_ or None, "differences": files})
-    elif differences:
-        for each in differences:
-            out.print(f"{recording}: {each}")
-    else:
-        out.print(f"{recording} is as it was recorded: sha256 {hash_}")
-    sys.exit(run.Exit.NEGATIVE if differences else run.Exit.DONE)
+    outcome = run.run(server_recordings.verify(recording, sha256))
+    outcome.print(out, as_json=json)
+    sys.exit(run.Exit.NEGATIVE if outcome.differences else run.Exit.DONE)
+
+
+@recording_app.command(epilog=example("testbed recording delete server:12 --yes"))
+def delete(
+    recording: Annotated[
+        str, typer.Argument(help="recording on the server, such as server:12", metavar="RECORDING")
+    ],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="confirm that the recording is deleted")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Delete a recording on the server for good; a folder here you remove yourself."""
+    from testbed.client import server_recordings
+
+    number = run.call(lambda: server_recordings.on_the_server(recording))
+    run.run(server_recordings.delete(number, confirmed=yes))
+    print_json({"recording": recording}) if json else out.print(f"deleted {recording}")
 
 
 @recording_app.command(
     epilog=example(
-        "testbed recording export valve-1 valve-1.zip", "testbed recording export valve-1 valve.csv"
+        "testbed recording export valve-1 valve-1.zip",
+        "testbed recording export valve-1 valve.csv",
+        "testbed recording export server:12 valve-2",
     )
 )
 def export(
-    recording: RecordingFolder,
+    recording: AnyRecording,
     output: Annotated[
         Path,
-        typer.Argument(help="new file: .zip for all of it, .csv or .parquet for one table"),
+        typer.Argument(
+            help="new file: .zip for all of it, .csv or .parquet for one table; of one on the"
+            " server also a new folder"
+        ),
     ],
     stream: Annotated[
         list[str] | None,
@@ -207,9 +259,9 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a recording as one file: a zip that `import` takes, or a table of its samples."""
-    from testbed.client import recording_files
+    from testbed.client import server_recordings
 
-    run.call(lambda: recording_files.export(recording, output, stream or []))
+    run.run(server_recordings.export(recording, output, stream or []))
     print_json({"path": str(output)}) if json else out.print(f"wrote {output}")
 
 
@@ -254,12 +306,13 @@ def replay(
     """Play recordings as if they were the machines, behind one OPC UA server and on one clock."""
     from simulators.world import Playback, TimestampMode
     from testbed import recording_replay
+    from testbed.client import server_recordings
     from testbed.simulator.machine import SimulatorOptions
     from testbed.simulator.repeated import RepeatedSource
 
     def checked() -> "tuple[RowSource, SimulatorOptions]":
         part = recording_replay.Part(skip_s=skip, begin=begin, end=end)
-        recorded = recording_replay.source(recording, WallClock(), align=align, part=part)
+        recorded = recording_replay.source(folders, WallClock(), align=align, part=part)
         return RepeatedSource(recorded) if repeat else recorded, SimulatorOptions(
             port=port,
             playback=Playback(speed, TimestampMode.parse(times)),
@@ -269,4 +322,6 @@ def replay(
             objects=recorded.objects,
         )
 
-    serve(checked, json=json)
+    with server_recordings.temporary() as folder:
+        folders = run.run(server_recordings.all_here(recording, folder))
+        serve(checked, json=json)

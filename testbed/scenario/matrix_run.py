@@ -9,9 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import orjson
+
 from broker.clock import Clock
 from broker.errors import BedError, Invalid
 from broker.process import tasks
+from broker.recordings import layout
 from testbed.scenario import result as run_result
 from testbed.scenario import run, run_inputs, wall_run
 from testbed.scenario.loading import LoadedScenario
@@ -96,7 +99,9 @@ async def run_all(
     async def run_variant(number: int, plan: RunPlan) -> None:
         async with room:
             end, origin = await _run(loaded, plan, clock, progress.runs[plan.label], options.speed)
-            results[number] = await asyncio.to_thread(run_result.judged, end, origin)
+            result = await asyncio.to_thread(run_result.judged, end, origin)
+            (plan.folder / layout.RUN_RESULT).write_bytes(orjson.dumps(result.as_json()))
+            results[number] = result
 
     progress.runs = {
         plan.label: RunProgress(quanta=plan.quanta, quantum_ns=plan.scenario.quantum_ns)

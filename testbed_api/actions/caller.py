@@ -10,6 +10,8 @@ from broker.policy import Decision, Target
 from broker.rights import Action, Entry, Grant, Principal, PrincipalKind, Rights, Span
 from testbed_api.domain.tokens import Token
 from testbed_api.registry.equipment import Visibility
+from testbed_api.registry.registry import Registry
+from testbed_api.registry.rights import About
 
 OTHER_SPACE = "TESTBED_SPACE, --space of a command or `space` over HTTP names another space"
 """The hint about a stream that is not there: it may be in another space."""
@@ -144,6 +146,23 @@ class Caller:
             case StreamAddress() | EquipmentAddress() | Entry():
                 return self.may(Action.SEE, target)
         return False
+
+
+async def find(
+    registry: Registry, principal: str, secret_hash: str, at_ns: int, about: About = None
+) -> Caller | None:
+    """The caller with its rights at an instant; None if the token does not count then.
+
+    about: the only equipment or stream that it acts on, None for all.
+    """
+    async with registry.snapshot() as snapshot:
+        token = await snapshot.tokens.find(principal, secret_hash)
+        if token is None or not token.span.covers(at_ns):
+            return None
+        rights = await snapshot.rights.of_principal(principal, at_ns, about)
+    rights = rights.with_roles(principal, token.roles)
+    known = rights.principal(principal, at_ns)
+    return None if known is None else Caller(known, token, rights, at_ns)
 
 
 def _named(target: Target) -> str:

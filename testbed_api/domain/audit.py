@@ -37,6 +37,8 @@ class OtherAction(StrEnum):
     """Somebody set the clock of the server's machine."""
     RESTORE = "restore"
     """Added to the chain of a backup by the restore of it."""
+    REMOVE_RECORDING = "remove-recording"
+    """A recording goes with samples that are deleted, or because it was left half made."""
     FIRST_START = "first-start"
     SHOW_ADMINISTRATOR = "show-administrator"
     RENEW_CREDENTIAL = "renew-credential"

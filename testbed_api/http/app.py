@@ -29,6 +29,7 @@ from testbed_api.http.routes import (
     operations,
     organisations,
     pauses,
+    recordings,
     retention,
     runs,
     sign_in,
@@ -38,7 +39,7 @@ from testbed_api.http.routes import (
 )
 
 _ROOMS = (
-    *(equipment, streams, status, retention, backup),
+    *(equipment, streams, recordings, status, retention, backup),
     *(organisations, credentials, tokens, sign_in),
     *(listings, grants, grant_acts, pauses, access_report, enrolment, audit),
     runs,
@@ -56,6 +57,7 @@ _TAGS = [
     for name, description in {
         "registry": "equipment, its streams and their specs",
         "streams": "samples, stored and live, and what is known to be missing",
+        "recordings": "spans of streams that the server keeps as immutable bundles",
         "sharing": "listings, requests, grants and pauses; who could read and who did",
         "organisations": "who takes part, and their members",
         "credentials": "machines, tokens, passwords and signing in",

@@ -11,6 +11,7 @@ from broker.credential import Credential
 from broker.errors import Invalid
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.rights import Action
+from testbed_api.actions import caller as callers
 from testbed_api.actions.caller import Caller
 from testbed_api.domain import tokens
 from testbed_api.domain.audit import AuditContext
@@ -48,14 +49,7 @@ class Authenticator:
         about: the only equipment or stream that it acts on, None for all.
         """
         at_ns = self.clock.now_ns()
-        async with self.registry.snapshot() as registry:
-            token = await registry.tokens.find(principal, secret_hash)
-            if token is None or not token.span.covers(at_ns):
-                return None
-            rights = await registry.rights.of_principal(principal, at_ns, about)
-        rights = rights.with_roles(principal, token.roles)
-        known = rights.principal(principal, at_ns)
-        return None if known is None else Caller(known, token, rights, at_ns)
+        return await callers.find(self.registry, principal, secret_hash, at_ns, about)
 
 
 async def _authenticator(registry: RegistryDep, clock: ClockDep) -> Authenticator:

@@ -18,6 +18,7 @@ from testbed_api.actions.machines import MachineActions
 from testbed_api.actions.organisations import OrganisationActions
 from testbed_api.actions.passwords import PasswordActions
 from testbed_api.actions.pauses import PauseActions
+from testbed_api.actions.recordings import RecordingActions
 from testbed_api.actions.retention import RetentionActions
 from testbed_api.actions.runs import RunActions
 from testbed_api.actions.streams import StreamActions
@@ -36,6 +37,7 @@ from testbed_api.notifications.delivery import NoticeDelivery
 from testbed_api.notifications.notifier import Notifier
 from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
+from testbed_api.recordings.maker import RecordingMaker
 from testbed_api.registry.access_log import ReadKey
 from testbed_api.registry.registry import Registry
 from testbed_api.registry.token_use import TokenUses
@@ -96,6 +98,7 @@ class ApiDependencies:
     ledger: Ledger
     store: SeriesStore
     keeper: RetentionEnforcer
+    recording_maker: RecordingMaker
     dumper: Dumper
     bus: client.Bus
     freshness: FreshnessTracker
@@ -215,6 +218,17 @@ class ApiDependencies:
         return RetentionActions(registry=self.registry, enforcer=self.keeper, clock=self.clock)
 
     @property
+    def recordings(self) -> RecordingActions:
+        """The acts on recordings."""
+        return RecordingActions(
+            registry=self.registry,
+            maker=self.recording_maker,
+            quotas=self.quotas,
+            clock=self.clock,
+            note=self.reads.note,
+        )
+
+    @property
     def tokens(self) -> TokenActions:
         """The acts on the caller's own tokens."""
         return TokenActions(registry=self.registry, changes=self._token_changes)
@@ -262,5 +276,6 @@ PauseActionsDep = Annotated[PauseActions, _capability("pauses")]
 ListingActionsDep = Annotated[ListingActions, _capability("listings")]
 StreamActionsDep = Annotated[StreamActions, _capability("streams")]
 RetentionActionsDep = Annotated[RetentionActions, _capability("retentions")]
+RecordingActionsDep = Annotated[RecordingActions, _capability("recordings")]
 RunActionsDep = Annotated[RunActions, _capability("runs")]
 TokenActionsDep = Annotated[TokenActions, _capability("tokens")]

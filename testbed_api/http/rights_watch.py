@@ -5,7 +5,7 @@ many answers there are, and decides anew over those whose rights are others or w
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import structlog
@@ -32,14 +32,14 @@ class WatchedRight:
     """The right of a caller to one answer, while that is being sent."""
 
     def __init__(
-        self, watch: "RightsWatch", caller: Caller, action: Action, target: Target
+        self, watch: "RightsWatch", caller: Caller, action: Action, targets: Sequence[Target]
     ) -> None:
         """Made by `RightsWatch.watching`."""
         self.caller = caller
         self.has_ended = False
         self._watch = watch
         self._action = action
-        self._target = target
+        self._targets = targets
         self._looked_s = asyncio.get_running_loop().time()
         self._decided: PrincipalRights | None = None
         self._again_ns: int | None = 0
@@ -99,7 +99,10 @@ class WatchedRight:
         if self._action is Action.SUBSCRIBE:
             ends = (token.span.until_ns, policy.until_ns(rights, self.caller.id, now_ns))
             self._again_ns = min((each for each in ends if each is not None), default=None)
-        return policy.decide(rights, self.caller.id, self._action, self._target, now_ns).allowed
+        return all(
+            policy.decide(rights, self.caller.id, self._action, target, now_ns).allowed
+            for target in self._targets
+        )
 
     def _end(self) -> None:
         self.has_ended = True
@@ -121,9 +124,11 @@ class RightsWatch:
         self._is_away = False
 
     @contextmanager
-    def watching(self, caller: Caller, action: Action, target: Target) -> Iterator[WatchedRight]:
-        """Watch over a right that the caller had when it asked, until left."""
-        right = WatchedRight(self, caller, action, target)
+    def watching(self, caller: Caller, action: Action, *targets: Target) -> Iterator[WatchedRight]:
+        """Watch over a right to all of the targets that the caller had when it asked, until
+        left.
+        """
+        right = WatchedRight(self, caller, action, targets)
         self._watched.add(right)
         self._some.set()
         try:

@@ -44,6 +44,7 @@ class QuotaKind(StrEnum):
     POINTS = "points"
     CONNECTIONS = "connections"
     RUNS = "runs"
+    RECORDINGS = "recordings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class QuotaSettings:
     points_per_s: int = 20_000_000
     connections: int = 2_000
     run_bytes: int = 1024**3
+    recording_bytes: int = 50 * 1024**3
+    recordings_at_once: int = 20
 
 
 @dataclass(slots=True)
@@ -157,6 +160,19 @@ class Quotas:
             limit = f"{self.most.run_bytes} bytes of runs; delete some"
             self._refuse(organisation, QuotaKind.RUNS, limit)
 
+    def recording(self, organisation: str, used_bytes: int) -> None:
+        """Check that the recordings of an organisation leave it room for more of one."""
+        if used_bytes >= self.most.recording_bytes:
+            limit = f"{self.most.recording_bytes:,} bytes of recordings of {organisation}"
+            hint = "delete one that is not needed: `testbed recording delete server:NUMBER`"
+            self._refuse(organisation, QuotaKind.RECORDINGS, limit, hint=hint)
+
+    def ordering(self, organisation: str, being_made: int) -> None:
+        """Check the number of recordings of an organisation that are being made already."""
+        if being_made >= self.most.recordings_at_once:
+            limit = f"{self.most.recordings_at_once} recordings of {organisation} at once"
+            self._refuse(organisation, QuotaKind.RECORDINGS, limit)
+
     async def make_room(
         self, organisation: str, principals: Callable[[], Awaitable[Collection[str]]]
     ) -> None:
@@ -201,7 +217,13 @@ class Quotas:
         return True
 
     def _refuse(
-        self, organisation: str, what: QuotaKind, limit: str, wait_s: int = AGAIN_S
+        self,
+        organisation: str,
+        what: QuotaKind,
+        limit: str,
+        wait_s: int = AGAIN_S,
+        *,
+        hint: str = "",
     ) -> None:
         key, monotonic_ns = (organisation, what), self._clock.monotonic_ns()
         before_ns = self._refused_ns.get(key)
@@ -209,4 +231,4 @@ class Quotas:
             log.warning("limit was reached", organisation=organisation, what=what, limit=limit)
         self._refused_ns[key] = monotonic_ns
         self.refused[key] += 1
-        raise TooMany(f"more than {limit}", wait_s=wait_s)
+        raise TooMany(f"more than {limit}", wait_s=wait_s, hint=hint)

@@ -22,6 +22,7 @@ from testbed_api.registry.organisations import OrganisationRepository
 from testbed_api.registry.passwords import PasswordRepository
 from testbed_api.registry.pauses import PauseRepository
 from testbed_api.registry.principals import PrincipalRepository
+from testbed_api.registry.recordings import RecordingRepository
 from testbed_api.registry.request_keys import RequestKeyRepository
 from testbed_api.registry.rights import RightsRepository
 from testbed_api.registry.rights_snapshot import RightsSnapshotRepository
@@ -67,6 +68,7 @@ class Registry:
         self.rights_snapshot = RightsSnapshotRepository(session)
         self.sessions = SessionRepository(session)
         self.reads = ReadRepository(session)
+        self.recordings = RecordingRepository(session)
         self.request_keys = RequestKeyRepository(session)
         self.runs = RunRepository(session)
         self.audit = AuditRepository(session)

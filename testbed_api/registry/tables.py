@@ -274,6 +274,39 @@ runs = Table(
     Index(None, "organisation", "sha256"),
     sqlite_autoincrement=True,  # a number that was named stands for no other run
 )
+recordings = Table(
+    "recordings",
+    metadata,
+    Column("id", _SERIAL, primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("note", String(400), nullable=False),
+    Column("organisation", _ID, nullable=False, index=True),
+    Column("made_by", _ID, nullable=False),
+    Column("maker", _ID, nullable=False),
+    Column("space", _ID, nullable=False),
+    Column("from_ns", BigInteger, nullable=False),
+    Column("to_ns", BigInteger, nullable=False),
+    Column("state", String(20), nullable=False, index=True),
+    Column("reason", String(400), nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("done_ns", BigInteger),
+    Column("sha256", String(64)),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("deleted_ns", BigInteger),
+    Column("deleted_by", _ID),
+)
+recording_streams = Table(
+    "recording_streams",
+    metadata,
+    Column("recording", _SERIAL, ForeignKey("recordings.id"), primary_key=True),
+    Column("stream", _STREAM, primary_key=True, index=True),
+    Column("place", Integer, nullable=False),
+    Column("grants", Text, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("samples", BigInteger, nullable=False),
+    Column("first_ns", BigInteger),
+    Column("last_ns", BigInteger),
+)
 rights_version = Table(
     "rights_version",
     metadata,

@@ -6,7 +6,7 @@ next start resumes the unfinished records, so no sample is deleted without a rec
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -30,12 +30,31 @@ MAX_ROUNDS = 5
 log = structlog.get_logger()
 
 
+Removing = Callable[[Deletion], Awaitable[None]]
+"""Removes what else holds samples of a span that is deleted."""
+
+
+async def _nothing_else(_deletion: Deletion) -> None:
+    """Remove nothing: the store alone holds samples."""
+
+
 class RetentionEnforcer:
     """Deletes spans from one store, one after the other."""
 
-    def __init__(self, store: SeriesStore, deletions: Deletions, clock: Clock) -> None:
-        """store: the recorder may write to it at the same time."""
+    def __init__(
+        self,
+        store: SeriesStore,
+        deletions: Deletions,
+        clock: Clock,
+        *,
+        remove_copies: Removing = _nothing_else,
+    ) -> None:
+        """store: the recorder may write to it at the same time.
+
+        remove_copies: called once the store holds no sample of a span, before that is noted.
+        """
         self.deletions = deletions
+        self._remove_copies = remove_copies
         self._store = store
         self._clock = clock
         self._steady_time = SteadyTime(clock)
@@ -97,6 +116,7 @@ class RetentionEnforcer:
             for _ in range(MAX_ROUNDS + 1):
                 contents = await self._fingerprint(span)
                 if rounds and not contents.count:
+                    await self._remove_copies(deletion)
                     done = await self.deletions.finish(rounds, self._clock.now_ns())
                     for finished in done:
                         _log_deletion(finished)

@@ -11,6 +11,8 @@ import psutil
 import pytest
 
 from broker.clock import WallClock
+from broker.recordings import bundle
+from broker.recordings.manifest import RecordedRun
 from tests import leftovers
 
 SCENARIO = """scenario: short
@@ -93,9 +95,9 @@ class Ran:
         self.code, self.out, self.errors = code, out.decode(), errors.decode()
 
 
-async def start(*arguments, **environment):
+async def start(*arguments, command="run", **environment):
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "testbed", "run", *map(str, arguments)),
+        *(sys.executable, "-m", "testbed", command, *map(str, arguments)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -105,6 +107,12 @@ async def start(*arguments, **environment):
 
 async def ran(*arguments, **environment):
     process = await start(*arguments, **environment)
+    out, errors = await process.communicate()
+    return Ran(process.returncode, out, errors)
+
+
+async def testbed(command, *arguments):
+    process = await start(*arguments, command=command)
     out, errors = await process.communicate()
     return Ran(process.returncode, out, errors)
 
@@ -123,6 +131,28 @@ async def test_equal_scenarios_have_one_hash_in_any_folder_and_time_zone(folder,
     assert first["hash"] == second["hash"]
     assert first["samples"] == {"rig": 160, "echo/out": 20}
     assert sorted(path.name for path in elsewhere.iterdir()) == ["echo.py", "short.yaml"]
+
+
+async def test_a_whole_run_becomes_a_recording(folder):
+    left, new = folder / "left", folder / "run-1"
+    result = await ran(scenario(folder, ECHO), "--fast", "--json", "--folder", left)
+    (run,) = orjson.loads(result.out)["runs"]
+    created = await testbed("recording", "create", new, "--run", left, "--json")
+    assert created.code == 0, created.errors
+    recording = bundle.open_recording(new)
+    assert orjson.loads(created.out)["sha256"] == recording.sha256
+    assert recording.manifest.run == RecordedRun(
+        scenario="short", seed=run["seed"], sample_hash=run["hash"]
+    )
+    samples = {str(each.address): each.samples for each in recording.manifest.streams}
+    assert (samples["local/rig/measured"], samples["local/echo/out"]) == (160, 20)
+    labels = {f"{each.stream}/{each.signal}" for each in recording.manifest.labels}
+    assert "local/rig/truth/anomaly" in labels
+    again = await testbed("recording", "create", new, "--run", left)
+    assert (again.code, "is there already" in again.errors) == (2, True)
+    nothing = await testbed("recording", "create", folder / "x", "--run", folder)
+    assert (nothing.code, "there is no run in" in nothing.errors) == (2, True)
+    assert not (folder / "x").exists()
 
 
 CRASH = """

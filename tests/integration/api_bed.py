@@ -1,6 +1,7 @@
 """The API over its real registry and store, and who asks it: for tests of its routes in process."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -34,6 +35,9 @@ from testbed_api.limits.quotas import Quotas
 from testbed_api.limits.sign_in_attempts import SignInAttempts
 from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
+from testbed_api.recordings.maker import RecordingMaker
+from testbed_api.recordings.removal import RecordingRemoval
+from testbed_api.recordings.shelf import RecordingShelf
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.registry.rights_cache import RightsCache
@@ -93,6 +97,12 @@ class Bed:
         return await self.http.request(method, path, headers=who, **content)
 
 
+@asynccontextmanager
+async def _opened(shelf: RecordingShelf) -> AsyncIterator[None]:
+    with shelf.opened():
+        yield
+
+
 @pytest.fixture
 async def bed(tmp_path, tables) -> AsyncIterator[Bed]:
     await tables.put_into(tmp_path)
@@ -107,7 +117,9 @@ async def bed(tmp_path, tables) -> AsyncIterator[Bed]:
         disconnected.append(principal)
 
     recorded: dict[str, int] = {}
+    shelf = RecordingShelf(tmp_path / "recordings")
     async with (
+        _opened(shelf),
         open_engine(tmp_path) as engine,
         duckdb.open(tmp_path / "samples.duckdb") as store,
         client.open(nowhere, WallClock(), client_id="api") as bus,
@@ -117,11 +129,25 @@ async def bed(tmp_path, tables) -> AsyncIterator[Bed]:
             await registry.organisations.add(Organisation(name, name, kind))
         journal = Journal(registry)
         audited = Registry(engine, is_audited=True)
+        quotas = Quotas(machine)
+        removal = RecordingRemoval(registry=audited, shelf=shelf, clock=time)
+        maker = RecordingMaker(
+            registry=audited,
+            ledger=Ledger(engine),
+            store=store,
+            shelf=shelf,
+            quotas=quotas,
+            clock=time,
+            tell=journal.tell,
+        )
         api = ApiDependencies(
             registry=audited,
             ledger=Ledger(engine),
             store=store,
-            keeper=RetentionEnforcer(store, Deletions(engine), time),
+            keeper=RetentionEnforcer(
+                store, Deletions(engine), time, remove_copies=removal.with_deletion
+            ),
+            recording_maker=maker,
             dumper=Dumper(engine, store, Deletions(engine), time),
             bus=bus,
             freshness=FreshnessTracker(machine),
@@ -136,12 +162,12 @@ async def bed(tmp_path, tables) -> AsyncIterator[Bed]:
             live_feeds=LiveFeeds(bus, time, capacity=200),
             token_uses=TokenUses(registry),
             recorder=RecorderStatus(counts=lambda: recorded),
-            quotas=Quotas(machine),
+            quotas=quotas,
             sign_in_attempts=SignInAttempts(machine),
         )
         door = httpx.ASGITransport(create_app(api), raise_app_exceptions=False)
         async with (
-            tasks.background({"rights watch": api.rights_watch.run()}),
+            tasks.background({"rights watch": api.rights_watch.run(), "recordings": maker.run()}),
             httpx.AsyncClient(transport=door, base_url="http://api/api/v1") as http,
         ):
             yield Bed(api, registry, machine, http, disconnected, recorded)

@@ -31,7 +31,7 @@ def original(tmp_path_factory):
 
 
 def assert_same(recording):
-    samples = parquet.read_series(recording.path, recording.manifest.streams[0])
+    samples = recorded.read_series(recording.path, recording.manifest.streams[0])
     for name, each in ARRAY_SAMPLES.items():
         assert same_series(samples[name], each), name
         columns = samples[name][1], each[1]
@@ -64,7 +64,7 @@ def test_a_recording_without_a_usable_array_is_read(tmp_path):
     ):
         table.append({"spectrum": recorded.series(np.float64, (5, (np.nan,) * 16, 2))})
     opened = bundle.open_recording(tmp_path / "none")
-    samples = parquet.read_series(opened.path, opened.manifest.streams[0])
+    samples = recorded.read_series(opened.path, opened.manifest.streams[0])
     assert samples["spectrum"][1].shape == (1, 16)
     assert np.isnan(samples["spectrum"][1]).all()
     assert samples["edges"][1].shape == (0, 2)
@@ -117,7 +117,7 @@ def test_a_table_with_arrays_of_another_length_is_corrupt(original, tmp_path):
         shorter = f"* REPLACE (spectrum[:15] AS spectrum) FROM '{original.path / TABLE}'"
         sql.execute(f"COPY (SELECT {shorter}) TO '{path / TABLE}'")
     with pytest.raises(Corrupt, match="length 15 to array with length 16"):
-        parquet.read_series(path, original.manifest.streams[0])
+        recorded.read_series(path, original.manifest.streams[0])
 
 
 def test_an_array_is_no_label(tmp_path):
@@ -136,5 +136,5 @@ def test_the_longest_arrays_are_recorded(tmp_path):
     ):
         table.append({"waveform": samples})
     opened = bundle.open_recording(tmp_path / "long")
-    again = parquet.read_series(opened.path, opened.manifest.streams[0])["waveform"]
+    again = recorded.read_series(opened.path, opened.manifest.streams[0])["waveform"]
     assert np.array_equal(again.values, values)

@@ -10,11 +10,12 @@ from broker import api_client
 from broker.batch import BAD, GOOD, Gap, Source
 from broker.clock import NS_PER_S, SteppedClock, text_of
 from broker.errors import Invalid, NotGranted, Taken, Unavailable, Unknown
-from broker.recordings import bundle, parquet
+from broker.recordings import bundle
 from broker.rights import Entry, Role
 from testbed.client import recordings
 from testbed.client.recordings import RecordingOptions
 from testbed_api.recorder.ledger import FlushEntries, StreamEpoch
+from tests import recorded
 from tests.integration.api_bed import RIG, START_NS, stored
 
 COUNT = 100
@@ -72,13 +73,13 @@ async def test_a_recording_holds_what_is_stored(bed, owner, tmp_path, monkeypatc
     (stream,) = opened.manifest.streams
     assert (stream.source, stream.grants, stream.rows) == (Source.SIMULATED, [], COUNT)
     assert opened.manifest.creator.principal == "fay"
-    series = parquet.read_series(opened.path, stream)
+    series = recorded.read_series(opened.path, stream)
     pressure = series["Pressure"]
     assert np.array_equal(pressure[0], START_NS + np.arange(COUNT, dtype=np.int64) * NS_PER_S)
     assert pressure[2].tolist() == [GOOD, BAD, *[GOOD] * (COUNT - 2)]
     assert pressure[1][2:].tolist() == [float(at) for at in range(2, COUNT)]
     assert len(series["running"][0]) == 1
-    (gap,) = parquet.read_gaps(opened.path)
+    (gap,) = recorded.read_gaps(opened.path)
     assert gap == (RIG, Gap(("Pressure",), START_NS, START_NS + 5, "server-overflow"))
 
 

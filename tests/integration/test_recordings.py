@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import stat
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from broker.batch import GOOD, Series, Source, same_series
 from broker.clock import NS_PER_S, text_of
 from broker.errors import Corrupt, Invalid, Taken, Unavailable, Unknown
-from broker.recordings import archive, bundle, joined_table, layout, parquet
+from broker.recordings import archive, bundle, joined_table, layout, parquet, tar_stream
 from broker.recordings.bundle import OpenRecording
 from broker.recordings.manifest import LabelSignal
 from testbed.client import recording_files
@@ -40,14 +41,14 @@ def copied(original: OpenRecording, tmp_path: Path) -> Path:
 
 def test_values_qualities_and_gaps_come_back_exactly(original):
     stream = original.manifest.streams[0]
-    samples = parquet.read_series(original.path, stream)
+    samples = recorded.read_series(original.path, stream)
     assert samples.keys() == SAMPLES.keys()
     for name, each in SAMPLES.items():
         assert same_series(samples[name], each), name
         assert samples[name][1].dtype == each[1].dtype
     before, after = (each["Volume Flow"][1][[0, 2, 3]] for each in (SAMPLES, samples))
     assert np.array_equal(before.view(np.int64), after.view(np.int64))
-    assert parquet.read_gaps(original.path) == [(RIG, gap) for gap in GAPS]
+    assert recorded.read_gaps(original.path) == [(RIG, gap) for gap in GAPS]
     assert stream.stream_spec() == SPEC
     assert (stream.rows, stream.samples) == (6, 10)
     assert (stream.first, stream.last) == (text_of(T0), text_of(T0 + 11))
@@ -72,7 +73,7 @@ def test_pieces_make_the_same_table_as_a_whole(tmp_path, monkeypatch):
         with pytest.raises(Invalid, match="infinity"):
             table.append({"time": recorded.series(np.bool_, (2**63 - 1 - T0, True, GOOD))})
     pieces = bundle.open_recording(tmp_path / "pieces")
-    samples = parquet.read_series(pieces.path, pieces.manifest.streams[0])
+    samples = recorded.read_series(pieces.path, pieces.manifest.streams[0])
     assert all(same_series(samples[name], each) for name, each in SAMPLES.items())
 
 
@@ -145,10 +146,10 @@ def test_a_table_that_the_manifest_does_not_describe_is_corrupt(original, tmp_pa
     shutil.copytree(original.path, tmp_path / "other")
     (tmp_path / "other" / TABLE).write_bytes(b"no Parquet")
     with pytest.raises(Corrupt, match=r"rig\.parquet is not the table"):
-        parquet.read_series(tmp_path / "other", original.manifest.streams[0])
+        recorded.read_series(tmp_path / "other", original.manifest.streams[0])
     (tmp_path / "other" / layout.GAPS).write_bytes(b"")
     with pytest.raises(Corrupt, match=r"gaps\.parquet"):
-        parquet.read_gaps(tmp_path / "other")
+        recorded.read_gaps(tmp_path / "other")
 
 
 def test_what_breaks_off_leaves_nothing(tmp_path):
@@ -366,3 +367,43 @@ def test_recordings_of_a_folder_are_listed_with_what_is_wrong(original, tmp_path
     bad, good = recording_files.listed(tmp_path)
     assert good.as_json()["sha256"] == original.sha256
     assert "not the manifest" in bad.as_json()["problem"]
+
+
+def test_a_tar_stream_comes_back_as_the_same_recording(original, tmp_path):
+    stream = b"".join(tar_stream.pieces(original))
+    assert stream == b"".join(tar_stream.pieces(original))
+    (tmp_path / "it.tar").write_bytes(stream)
+    again = archive.unpack_tar(tmp_path / "it.tar", tmp_path / "again")
+    assert (again.sha256, again.manifest) == (original.sha256, original.manifest)
+    with tarfile.open(tmp_path / "it.tar") as other_program:
+        names = other_program.getnames()
+    assert names[0] == f"{original.manifest.name}/{layout.CHECKSUMS}"
+
+
+def linked(member):
+    member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+
+
+def outside(member):
+    member.name = "x/../../outside"
+
+
+@pytest.mark.parametrize("spoil", [linked, outside, None], ids=["link", "outside", "cut"])
+def test_a_tar_stream_that_is_no_recording_leaves_nothing(original, tmp_path, spoil):
+    stream = b"".join(tar_stream.pieces(original))
+    spoiled = io.BytesIO(stream[: len(stream) // 2])
+    if spoil is not None:
+        spoiled = io.BytesIO()
+        with (
+            tarfile.open(fileobj=io.BytesIO(stream)) as whole,
+            tarfile.open(fileobj=spoiled, mode="w") as other,
+        ):
+            for number, member in enumerate(whole.getmembers()):
+                content = whole.extractfile(member)
+                if number == 1:
+                    spoil(member)
+                other.addfile(member, content)
+    (tmp_path / "it.tar").write_bytes(spoiled.getvalue())
+    with pytest.raises(Invalid):
+        archive.unpack_tar(tmp_path / "it.tar", tmp_path / "again")
+    assert [path.name for path in tmp_path.iterdir()] == ["it.tar"]

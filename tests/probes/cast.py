@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from broker.batch import EquipmentKind, Wide
+from broker.batch import EquipmentKind, Series, Source, Wide
 from broker.clock import NS_PER_S
 from broker.credential import Credential
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
+from broker.recordings import bundle
+from broker.recordings.bundle import RecordingFacts
+from broker.recordings.manifest import RecordingCreator
 from broker.responses.run_document import RunDocument
 from broker.rights import (
     Entry,
@@ -36,6 +39,7 @@ from testbed_api.domain import enrolment, passwords, tokens
 from testbed_api.domain.equipment import Equipment
 from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
+from testbed_api.domain.recordings import HeldStream, ServerRecording
 from testbed_api.domain.runs import HandedRun, RunContent
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
@@ -95,7 +99,8 @@ class Cast:
     organisation was given, of what is WAITING, and `spare` for one that may end.  tokens: of each
     principal's first token, and `spare-` the name of TWO_TOKENS for the other.  code: lets a
     gateway of the company's detector in, once.  runs: number of the run that each of two
-    organisations handed over, and of a second one under `spare-` its name.
+    organisations handed over, and of a second one under `spare-` its name.  recording: number of
+    the one that the company made of the rig.
     """
 
     rights: Rights
@@ -105,6 +110,7 @@ class Cast:
     tokens: Mapping[str, int]
     code: str
     runs: Mapping[str, int]
+    recording: int = 0
 
 
 @dataclass
@@ -177,6 +183,7 @@ async def made(folder: Path, now_ns: int) -> Cast:
         code = await _spare(making)
         pause, listing = await _stop_and_show(making)
         runs = await _hand_over(making.registry, now_ns)
+        recording = await _taken(folder, making)
     await _record(folder, listing)
     known = {Entry(LIVE, each) for each in STREAMS}
     known |= {Entry(RUN, each) for each in (SCORE, clock_stream("company"))}
@@ -188,7 +195,16 @@ async def made(folder: Path, now_ns: int) -> Cast:
         (listing,),
         frozenset(known),
     )
-    return Cast(rights, making.credentials, making.whose, making.numbers, making.tokens, code, runs)
+    return Cast(
+        rights,
+        making.credentials,
+        making.whose,
+        making.numbers,
+        making.tokens,
+        code,
+        runs,
+        recording,
+    )
 
 
 def _everybody(from_ns: int) -> Iterator[Principal]:
@@ -315,6 +331,37 @@ async def _record(folder: Path, listing: Listing) -> None:
     frame = Wide(times, {"p": np.arange(len(times), dtype=np.float64)})
     async with duckdb.open(folder / "samples.duckdb") as store:
         await store.write([Block(LIVE, _spec(RIG), (frame,))])
+
+
+async def _taken(folder: Path, making: _Making) -> int:
+    """A recording of the rig that the company has on the server."""
+    span = {"space": LIVE, "from_ns": making.now_ns - DAY_NS, "to_ns": making.now_ns}
+    row = ServerRecording(
+        name="probed",
+        note="",
+        organisation="company",
+        made_by="company-owner",
+        created_ns=making.now_ns,
+        streams=(HeldStream(stream=RIG, samples=1, first_ns=making.now_ns - 1),),
+        **span,
+    )
+    number = await making.registry.recordings.add(row)
+    creator = RecordingCreator(principal=row.made_by, organisation=row.organisation)
+    facts = RecordingFacts(
+        name=row.name, created_ns=making.now_ns, creator=creator, software={}, **span
+    )
+    (folder / "recordings").mkdir(mode=0o700)
+    with (
+        bundle.create(folder / "recordings" / str(number), facts) as writer,
+        writer.stream(_spec(RIG), Source.LIVE) as table,
+    ):
+        sample = (np.array([making.now_ns - 1]), np.array([1.0]), np.zeros(1, np.uint8))
+        table.append({"p": Series(*sample)})
+    whole = bundle.peek(folder / "recordings" / str(number))
+    await making.registry.recordings.complete(
+        number, sha256=whole.sha256, size_bytes=1, streams=row.streams, at_ns=making.now_ns
+    )
+    return number
 
 
 async def _spoil(making: _Making) -> None:

@@ -64,7 +64,8 @@ class Question:
     testbed, OWN for whatever belongs to who asks.  exists: False for what is missing.  twin: the
     same about what is there; renamed: what differs, missing and there.  seen: for whom one of these
     is there, so is what is asked about; `about` where nothing is named.  whose: for nobody else
-    it is there, whatever the policy says; anybody's where nobody is named.
+    it is there, whatever the policy says; anybody's where nobody is named.  read: who may read
+    this may ask as well.
     """
 
     route: Route
@@ -76,6 +77,7 @@ class Question:
     renamed: tuple[str, str] = ("", "")
     seen: tuple[Target, ...] = ()
     whose: str = ""
+    read: StreamTopic | None = None
 
     @property
     def name(self) -> str:
@@ -152,9 +154,12 @@ def may(cast: Cast, who: str, question: Question, at_ns: int) -> bool:
         return False
     if question.whose not in {"", who}:
         return False
+    asked_for = [(question.route.action, each) for each in _resolved(question, principal)]
+    if question.read is not None:
+        asked_for.append((Action.SUBSCRIBE, question.read))
     return any(
-        policy.decide(cast.rights, principal.id, question.route.action, each, at_ns).allowed
-        for each in _resolved(question, principal)
+        policy.decide(cast.rights, principal.id, action, each, at_ns).allowed
+        for action, each in asked_for
     )
 
 
@@ -389,6 +394,40 @@ def _bodies(route: Route, _cast: Cast) -> Iterator[Question]:
         )
 
 
+def _recorded(route: Route, _cast: Cast) -> Iterator[Question]:
+    """Streams that the body names, to be read."""
+    questions = {
+        each: Question(route, route.path, (_reading(each),), _naming(route, each))
+        for each in EXISTING
+    }
+    yield from questions.values()
+    for stream, renamed in MISSING:
+        missing = StreamAddress.parse(str(stream).replace(*reversed(renamed)))
+        yield Question(
+            route,
+            route.path,
+            (_reading(missing),),
+            _naming(route, missing),
+            exists=False,
+            twin=questions[stream],
+            renamed=renamed,
+        )
+
+
+def _recordings(route: Route, cast: Cast) -> Iterator[Question]:
+    """The company's recording of the factory's rig: both sides see it, and who reads the rig."""
+    sides = ("company", "factory")
+    about: Mapping[Action | None, tuple[Target, ...]] = {
+        Action.SUBSCRIBE: (_reading(RIG),),
+        Action.WATCH: ("company", Entry(LIVE, RIG)),
+        Action.SHARE: ("company", RIG),
+    }
+    for question in _numbered(route, about[route.action], cast.recording):
+        twin = None if question.twin is None else replace(question.twin, seen=sides)
+        read = _reading(RIG) if route.action is Action.WATCH else None
+        yield replace(question, seen=sides, twin=twin, read=read)
+
+
 def _naming(route: Route, stream: StreamAddress) -> Any:
     return route.body | {"streams": [{"stream": str(stream)}]}
 
@@ -398,6 +437,12 @@ ABOUT: Mapping[str, About] = {
     "GET /streams": _listed,
     "GET /status": _listed,
     "GET /retentions": _listed,
+    "GET /recordings": _listed,
+    "POST /recordings": _recorded,
+    "GET /recordings/{number}": _recordings,
+    "GET /recordings/{number}/bundle": _recordings,
+    "POST /recordings/{number}/verify": _recordings,
+    "DELETE /recordings/{number}": _recordings,
     "POST /credentials": _own,
     "GET /listings": _listed,
     "PUT /equipment/{organisation}/{equipment}/listing": _to_all,

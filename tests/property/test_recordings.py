@@ -74,9 +74,9 @@ def test_a_recording_gives_back_samples_and_gaps(stream, split):
         ):
             table.append(samples)
         opened = bundle.open_recording(path)
-        again = parquet.read_series(path, opened.manifest.streams[0])
+        again = recorded.read_series(path, opened.manifest.streams[0])
         assert all(same_series(again[name], each) for name, each in samples.items())
-        assert parquet.read_gaps(path) == [(RIG, gap) for gap in gaps]
+        assert recorded.read_gaps(path) == [(RIG, gap) for gap in gaps]
         rows = list(parquet.read_rows(path, opened.manifest.streams[0]))
         assert [row[0] for row in rows] == sorted({row[0] for row in rows})
         assert len(rows) == opened.manifest.rows

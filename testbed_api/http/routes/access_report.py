@@ -19,8 +19,10 @@ from broker.responses.access import (
     MqttSessionResponse,
     PossibleReadResponse,
     ReadsResponse,
+    TakenStreamResponse,
 )
 from broker.rights import Action, Span
+from testbed_api.domain.recordings import HeldStream, ServerRecording
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, asks
 from testbed_api.http.dependencies import ClockDep, RegistryDep
@@ -95,6 +97,7 @@ async def equipment_access(
         equipment=str(address),
         could=[_possible_read(access, purposes) for access in could],
         did=await _reads(registry, address, did_span, now_ns),
+        recordings=await _recordings(registry, address, did_span, now_ns),
     )
 
 
@@ -112,6 +115,38 @@ async def _reads(
         http=[_http_reads(count) for count in counts],
         mqtt=[_mqtt_session(session, begin_ns, last_ns) for session in sessions],
         mqtt_means=MQTT_MEANS,
+    )
+
+
+async def _recordings(
+    registry: Registry, address: EquipmentAddress, span: Span, now_ns: int
+) -> list[TakenStreamResponse]:
+    """The recordings of an equipment's streams that were there at any moment of a span."""
+    held = await registry.recordings.of_equipment(address, span.from_ns, span.until_ns or now_ns)
+    return [
+        _taken_stream(recording, stream)
+        for recording in held
+        for stream in recording.streams
+        if stream.stream.owner == address
+    ]
+
+
+def _taken_stream(recording: ServerRecording, stream: HeldStream) -> TakenStreamResponse:
+    return TakenStreamResponse(
+        organisation=recording.organisation,
+        principal=recording.made_by,
+        recording=recording.id,
+        name=recording.name,
+        space=recording.space,
+        stream=str(stream.stream),
+        from_=text_of(recording.from_ns),
+        to=text_of(recording.to_ns),
+        grants=list(stream.grants),
+        samples=stream.samples,
+        bytes=recording.size_bytes,
+        state=recording.state,
+        created=text_of(recording.created_ns),
+        deleted=None if recording.deleted_ns is None else text_of(recording.deleted_ns),
     )
 
 

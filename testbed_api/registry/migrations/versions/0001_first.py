@@ -46,6 +46,7 @@ def upgrade() -> None:
         _make_request_keys()
         _make_retention()
         _make_runs()
+        _make_recordings()
         _make_rights_version()
 
 
@@ -414,6 +415,40 @@ def _make_retention() -> None:
         sa.Column("stream", STREAM, primary_key=True),
         sa.Column("keep_s", sa.BigInteger, nullable=False),
     )
+
+
+def _make_recordings() -> None:
+    op.create_table(
+        "recordings",
+        _serial(),
+        sa.Column("name", sa.String(100), nullable=False),
+        sa.Column("note", sa.String(400), nullable=False),
+        *_ids("organisation", "made_by", "maker", "space"),
+        sa.Column("from_ns", sa.BigInteger, nullable=False),
+        sa.Column("to_ns", sa.BigInteger, nullable=False),
+        sa.Column("state", sa.String(20), nullable=False),
+        sa.Column("reason", sa.String(400), nullable=False),
+        sa.Column("created_ns", sa.BigInteger, nullable=False),
+        sa.Column("done_ns", sa.BigInteger),
+        sa.Column("sha256", sa.String(64)),
+        sa.Column("size_bytes", sa.BigInteger, nullable=False),
+        sa.Column("deleted_ns", sa.BigInteger),
+        sa.Column("deleted_by", ID),
+    )
+    op.create_index("ix_recordings_organisation", "recordings", ["organisation"])
+    op.create_index("ix_recordings_state", "recordings", ["state"])
+    op.create_table(
+        "recording_streams",
+        sa.Column("recording", SERIAL, sa.ForeignKey("recordings.id"), primary_key=True),
+        sa.Column("stream", STREAM, primary_key=True),
+        sa.Column("place", sa.Integer, nullable=False),
+        sa.Column("grants", sa.Text, nullable=False),
+        sa.Column("rows", sa.BigInteger, nullable=False),
+        sa.Column("samples", sa.BigInteger, nullable=False),
+        sa.Column("first_ns", sa.BigInteger),
+        sa.Column("last_ns", sa.BigInteger),
+    )
+    op.create_index("ix_recording_streams_stream", "recording_streams", ["stream"])
 
 
 def _make_deletions() -> None:
