@@ -13,6 +13,7 @@ from pathlib import Path
 from broker.clock import Clock
 from broker.errors import BedError
 from broker.process import tasks
+from testbed.processes import leftovers
 from testbed.scenario import result as run_result
 from testbed.scenario import run, wall_run
 from testbed.scenario.loading import LoadedScenario
@@ -126,11 +127,19 @@ def _placed(loaded: LoadedScenario, failure: BedError) -> BedError:
 
 @asynccontextmanager
 async def run_folder(folder: Path | None, *, keeps: bool) -> AsyncIterator[Path]:
-    """A folder for runs: the given one, or a temporary one, which goes on leaving unless kept."""
-    chosen = folder or Path(tempfile.mkdtemp(prefix=PREFIX))
-    chosen.mkdir(parents=True, exist_ok=True)
-    try:
-        yield chosen
-    finally:
-        if not keeps and folder is None:
-            await asyncio.to_thread(shutil.rmtree, chosen, ignore_errors=True)
+    """A folder for runs: the given one, or a temporary one, which goes unless it is kept.
+
+    It goes on leaving, and also if we are killed before.
+    """
+    if folder is not None:
+        yield folder
+        return
+    temporary = Path(tempfile.mkdtemp(prefix=PREFIX))
+    if keeps:
+        yield temporary
+        return
+    async with leftovers.removed_with_us(temporary):
+        try:
+            yield temporary
+        finally:
+            await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)

@@ -160,24 +160,28 @@ async def test_a_prototype_that_never_takes_part_is_an_error_of_the_file(folder)
 
 
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGKILL"])
-async def test_a_run_that_is_interrupted_or_killed_leaves_no_process(folder, signal_name):
+async def test_a_run_that_is_interrupted_or_killed_leaves_nothing(folder, signal_name):
     slow = ECHO.replace("echo.py", "slow.py")
     (folder / "slow.py").write_text("import time\ntime.sleep(300)")
-    process = await start(scenario(folder, slow), "--fast", "--folder", folder / "data")
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    process = await start(scenario(folder, slow), "--fast", TMPDIR=str(temporary))
     for _ in range(3_000):
         if has_slow(process):
             break
         await WallClock().sleep(0.02)
     assert has_slow(process)
+    assert [each.name[:12] for each in temporary.iterdir()] == ["testbed-run-"]
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.Signals[signal_name])
     await process.communicate()
     assert process.returncode == (130 if signal_name == "SIGINT" else -9)
     for _ in range(500):
-        if not any(map(leftovers.runs, children)):
+        left = [each for each in children if leftovers.runs(each)] + [*temporary.iterdir()]
+        if not left:
             return
         await WallClock().sleep(0.02)
-    raise AssertionError([each for each in children if leftovers.runs(each)])
+    raise AssertionError(left)
 
 
 def has_slow(process):
@@ -198,8 +202,8 @@ async def test_at_wall_time_machines_are_read_by_real_gateways(folder):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("  - {fault: stuck, on: rig/Pressure, from: 1s, to: 2s}", ":8:5: timeline.1: at wall"),
-        ("  - {set: rig/opening, at: 1s, value: 0.5}", "faults of its model alone: add --fast"),
+        ("  - {fault: cut, on: rig, from: 1s, to: 2s}", ":8:5: timeline.1: a fault of a machine's"),
+        ("  - {fault: delay, on: rig, by: 1s, from: 1s, to: 2s}", "virtual time: add --fast"),
     ],
 )
 async def test_what_wall_time_does_not_have_is_said_at_its_place(folder, line, words):
