@@ -106,6 +106,8 @@ def run(
     loaded = terminal_run.call(partial(loading.load, file, WallClock()))
     if check:
         out.print(f"{file} is right: {loading.summary(loaded.scenario)}")
+        for note in loading.only_virtual(loaded):
+            out.print(f"at wall time it cannot run: {note}")
         return
     chosen = WantedRun(
         is_virtual=fast,

@@ -8,7 +8,8 @@ from broker import api_client
 from broker.clock import Clock
 from broker.run_clock import COORDINATOR
 from testbed.processes import leftovers
-from testbed.processes.server import start_server
+from testbed.processes import server as run_server
+from testbed.processes.server import RestartableServer
 from testbed.scenario import admission, coordinator, equipment, programs
 from testbed.scenario.plan import RunPlan
 from testbed.scenario.programs import RunAccess
@@ -26,13 +27,13 @@ async def run(plan: RunPlan, clock: Clock, progress: RunProgress) -> RunEnd:
     """
     async with AsyncExitStack() as stack:
         began_ns = clock.monotonic_ns()
-        server = await stack.enter_async_context(start_server(plan.folder, store="duckdb"))
-        machines = await asyncio.to_thread(equipment.make, plan)
-        ready = await server.wait_for("ready")
+        server = await stack.enter_async_context(run_server.restartable(plan.folder))
+        machines = await asyncio.to_thread(equipment.make_all, plan)
+        ready = await server.ready()
         access = await admission.admit(plan, ready["api"], ready["broker"], ready["administrator"])
         guard = leftovers.ended_with_us(programs.RUN_VARIABLE, access.marker)
         await stack.enter_async_context(guard)
-        opening = _opened(plan, access, machines, clock, progress)
+        opening = _opened(plan, access, machines, server=server, clock=clock, progress=progress)
         virtual = await stack.enter_async_context(opening)
         return await virtual.play(stack, began_ns)
 
@@ -42,6 +43,8 @@ async def _opened(
     plan: RunPlan,
     access: RunAccess,
     machines: Sequence[SimulatedEquipment],
+    *,
+    server: RestartableServer,
     clock: Clock,
     progress: RunProgress,
 ) -> AsyncIterator[VirtualRun]:
@@ -69,11 +72,12 @@ async def _opened(
             sources=virtual.batches,
             outputs=tuple(plan.outputs().values()),
             observe=record.observe,
+            before=virtual.before,
             is_ahead=not sources.is_fed_back,
         )
         try:
             async with opening as run_clock:
-                virtual.take_clock(run_clock, owner)
+                virtual.take_clock(run_clock, owner, server)
                 yield virtual
         finally:
             await sources.close()

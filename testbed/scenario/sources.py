@@ -78,6 +78,15 @@ class SimulatedEquipment:
     truth: tuple[TruthInterval, ...] | None = None
     usual_period_ns: int = 0
 
+    def advance(self, from_ns: int, until_ns: int) -> SourceColumns:
+        """The rows of its source between two instants, with the steps of its inputs."""
+        pieces = []
+        for step in (step for step in self.steps if from_ns <= step.at_ns < until_ns):
+            pieces.append(self.source.advance(step.at_ns, self.held))
+            self.held[step.input] = step.value
+        pieces.append(self.source.advance(until_ns, self.held))
+        return SourceColumns.joined(pieces)
+
 
 class RunSources:
     """All equipment of a run; the coordinator asks it for the batches of one quantum after the
@@ -196,12 +205,7 @@ class RunSources:
             value = self._record.newest(signal)
             if value is not None:
                 each.held[name] = value
-        pieces = []
-        for step in (step for step in each.steps if from_ns <= step.at_ns < until_ns):
-            pieces.append(each.source.advance(step.at_ns, each.held))
-            each.held[step.input] = step.value
-        pieces.append(each.source.advance(until_ns, each.held))
-        return SourceColumns.joined(pieces)
+        return each.advance(from_ns, until_ns)
 
     def _batch(
         self, address: StreamAddress, frames: tuple[Wide, ...], link: EquipmentLink | None = None

@@ -11,6 +11,7 @@ from broker.errors import Unavailable
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.process import tasks
 from testbed.processes import program, program_end
+from testbed.processes.server import RestartableServer
 from testbed.scenario import programs
 from testbed.scenario.coordinator import Coordinator, NoAnswer
 from testbed.scenario.member_order import ClockMember
@@ -26,6 +27,10 @@ JOIN_WITHIN_S = 30.0
 """Real time for all prototypes to connect: some load a large library first."""
 STORED_WITHIN_S = 30.0
 """Real time at the end until the recorder has stored everything."""
+RESTARTED_WITHIN_S = 60.0
+"""Real time for the server to end in order, which takes seconds, and to start again."""
+RECONNECTED_WITHIN_S = 30.0
+"""Real time for all members to be connected again: a client tries every 3 s at the latest."""
 ENDED_WITHIN_S = 15.0
 """Real time for a program to end that has closed its connection: its last batches are stored."""
 LOOK_S = 0.02
@@ -33,10 +38,11 @@ LOOK_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class _OpenedClock:
-    """The parts that are opened around a run: its clock, and the owner's connection."""
+    """The parts that are opened around a run: its clock, its owner's connection, its server."""
 
     coordinator: Coordinator
     owner: api_client.Api
+    server: RestartableServer
 
 
 class VirtualRun:
@@ -57,6 +63,7 @@ class VirtualRun:
         self._access = access
         self._sources = sources
         self._record = record
+        self._restarts = plan.restarts()
         self._clock = clock
         self._progress = progress
         self._programs: dict[str, program.PrototypeProcess] = {}
@@ -67,9 +74,11 @@ class VirtualRun:
         self._parts: _OpenedClock | None = None
         self._meter = ResourceMeter(clock, self._now_ns, self._answers)
 
-    def take_clock(self, coordinator: Coordinator, owner: api_client.Api) -> None:
-        """Take the clock of the run, and the connection of its owner."""
-        self._parts = _OpenedClock(coordinator, owner)
+    def take_clock(
+        self, coordinator: Coordinator, owner: api_client.Api, server: RestartableServer
+    ) -> None:
+        """Take the clock of the run, the connection of its owner, and its server."""
+        self._parts = _OpenedClock(coordinator, owner, server)
 
     @property
     def _opened(self) -> _OpenedClock:
@@ -94,6 +103,21 @@ class VirtualRun:
         self._note_leavers()
         self._progress.quantum = quantum
         return await self._sources.batches(quantum)
+
+    async def before(self, quantum: int) -> None:
+        """Restart the server where the timeline has it in this quantum, once all is stored.
+
+        Every member waits meanwhile, so the run's time stands, and nothing is on its way.  Raises
+        Unavailable if the server or a member is not back in time.
+        """
+        if quantum not in self._restarts:
+            return
+        self._progress.phase = "restarting the server"
+        await self._record.settle()
+        await self._wait_stored()
+        await self._opened.server.restart(RESTARTED_WITHIN_S)
+        await self._opened.coordinator.reconnect(RECONNECTED_WITHIN_S)
+        self._progress.phase = "running"
 
     async def play(self, stack: AsyncExitStack, began_ns: int) -> RunEnd:
         """Start the programs, let all quanta pass, and end; stack: ends what was started.
@@ -195,7 +219,7 @@ class VirtualRun:
 
     async def _wait_stored(self) -> None:
         """Return once the recorder has stored everything; raises Unavailable after a time."""
-        last = {**self._sources.last, **self._record.last_outputs}
+        last = {**self._opened.coordinator.published, **self._record.last_outputs}
         owners = {address.owner for address in last}
         until_ns = self._clock.monotonic_ns() + round(STORED_WITHIN_S * NS_PER_S)
         missing: set[StreamAddress] = set(last)
