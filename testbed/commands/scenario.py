@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from broker.clock import WallClock
 from testbed.terminal import run as terminal_run
 from testbed.terminal.options import Json, example
 from testbed.terminal.screen import announce, out, print_json
+
+if TYPE_CHECKING:
+    from testbed.scenario.wanted import WantedRun
 
 ScenarioPath = Annotated[Path, typer.Argument(help="scenario file (YAML)")]
 Seed = Annotated[
@@ -100,30 +103,38 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a scenario: machines, faults and your prototypes, judged by what you expect."""
+    if check:
+        _check(file)
+        return
+
+    def wanted() -> "WantedRun":
+        from testbed.scenario.wanted import WantedRun
+
+        announce("starting")
+        return WantedRun(
+            is_virtual=fast,
+            speed=speed,
+            seed=seed,
+            junit=junit,
+            report=report,
+            folder=folder,
+            keeps=keep,
+            as_json=json,
+        )
+
+    from testbed.scenario import launch
+
+    raise typer.Exit(terminal_run.run(launch.run(file, wanted, WallClock())))
+
+
+def _check(file: Path) -> None:
+    """Say all that is wrong with a scenario, and run nothing."""
     from testbed.scenario import loading
-    from testbed.scenario.wanted import WantedRun
 
     loaded = terminal_run.call(partial(loading.load, file, WallClock()))
-    if check:
-        out.print(f"{file} is right: {loading.summary(loaded.scenario)}")
-        for note in loading.only_virtual(loaded):
-            out.print(f"at wall time it cannot run: {note}")
-        return
-    chosen = WantedRun(
-        is_virtual=fast,
-        speed=speed,
-        seed=seed,
-        junit=junit,
-        report=report,
-        folder=folder,
-        keeps=keep,
-        as_json=json,
-    )
-    terminal_run.call(partial(chosen.check, loaded))
-    announce("starting")
-    from testbed.scenario import terminal
-
-    raise typer.Exit(terminal_run.run(terminal.run(loaded, chosen, WallClock())))
+    out.print(f"{file} is right: {loading.summary(loaded.scenario)}")
+    for note in loading.only_virtual(loaded):
+        out.print(f"at wall time it cannot run: {note}")
 
 
 def init(

@@ -28,7 +28,7 @@ class ChildProcess:
         """Made by `start_child`."""
         self.name = name
         self._process = process
-        self._log = log
+        self.log = log
 
     async def wait_for(
         self, event: str, *, on_other: Callable[[Mapping[str, Any]], None] = lambda _: None
@@ -62,11 +62,11 @@ class ChildProcess:
 
     def log_tail(self) -> str:
         """The last lines of the process's log."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
 
-    async def stop(self) -> None:
-        """Terminate the process, and wait until it has ended."""
-        await termination.terminate(self._process, STOP_S)
+    async def stop(self, within_s: float = STOP_S) -> None:
+        """Terminate the process, and wait until it has ended; it is killed after `within_s`."""
+        await termination.terminate(self._process, within_s)
 
 
 @asynccontextmanager

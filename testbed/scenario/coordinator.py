@@ -377,7 +377,18 @@ class Coordinator:
 
     # --- what members send ----------------------------------------------------------------------
 
-    async def subscribe(self, stack: AsyncExitStack) -> dict[str, Coroutine[Any, Any, None]]:
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Take the members' messages, until left."""
+        async with AsyncExitStack() as stack:
+            following = await self._subscribe(stack)
+            try:
+                async with tasks.background(following):
+                    yield
+            except ExceptionGroup as group:
+                raise tasks.first_failure(group) from group
+
+    async def _subscribe(self, stack: AsyncExitStack) -> dict[str, Coroutine[Any, Any, None]]:
         """Subscribe to the members, until the stack is left; returns what takes their messages."""
         space = self._space
         answers = [str(RunTopic(space, Verb.READY, address)) for address in self._seats]
@@ -510,10 +521,5 @@ async def open(  # noqa: A001, PLR0913 - `coordinator.open` says what it does; t
         before=before,
         is_ahead=is_ahead,
     )
-    async with AsyncExitStack() as stack:
-        following = await coordinator.subscribe(stack)
-        try:
-            async with tasks.background(following):
-                yield coordinator
-        except ExceptionGroup as group:
-            raise tasks.first_failure(group) from group
+    async with coordinator.following():
+        yield coordinator

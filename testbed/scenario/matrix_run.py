@@ -13,7 +13,8 @@ from pathlib import Path
 from broker.clock import Clock
 from broker.errors import BedError
 from broker.process import tasks
-from testbed.processes import leftovers
+from testbed.processes import leftovers, server
+from testbed.processes.server import LoadingServer
 from testbed.scenario import result as run_result
 from testbed.scenario import run, wall_run
 from testbed.scenario.loading import LoadedScenario
@@ -32,13 +33,14 @@ class RunOptions:
 
     seed: for all runs, None for those of the file.  folder: for data and logs, one inside it for
     each run of several.  speed: of a run at wall time, seconds of the scenario in a second; None
-    for virtual time.  at_once: runs side by side.
+    for virtual time.  at_once: runs side by side.  loading_server: the first run takes it.
     """
 
     seed: int | None = None
     folder: Path
     speed: float | None = None
     at_once: int = field(default_factory=lambda: max(1, os.cpu_count() or 1))
+    loading_server: LoadingServer | None = None
 
 
 @dataclass(slots=True)
@@ -87,7 +89,7 @@ async def run_all(
 
     async def run_variant(number: int, plan: RunPlan) -> None:
         async with room:
-            end = await _run(plan, clock, progress.runs[plan.label], options.speed)
+            end = await _run(plan, clock, progress.runs[plan.label], options)
             results[number] = await asyncio.to_thread(run_result.judged, end, scenario_hash)
 
     progress.runs = {
@@ -105,13 +107,17 @@ async def run_all(
     return [results[number] for number in sorted(results)]
 
 
-async def _run(plan: RunPlan, clock: Clock, progress: RunProgress, speed: float | None) -> RunEnd:
+async def _run(plan: RunPlan, clock: Clock, progress: RunProgress, options: RunOptions) -> RunEnd:
     plan.folder.mkdir(parents=True, exist_ok=True)
     progress.phase = "starting"
     try:
-        if speed is not None:
-            return await wall_run.run(plan, clock, progress, speed)
-        return await run.run(plan, clock, progress)
+        starting = server.restartable(plan.folder, options.loading_server)
+        async with starting as run_server:
+            if options.speed is not None:
+                return await wall_run.run(
+                    plan, run_server, clock=clock, progress=progress, speed=options.speed
+                )
+            return await run.run(plan, run_server, clock, progress)
     finally:
         progress.is_over = True
 

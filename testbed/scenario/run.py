@@ -8,9 +8,8 @@ from broker import api_client
 from broker.clock import Clock
 from broker.run_clock import COORDINATOR
 from testbed.processes import leftovers
-from testbed.processes import server as run_server
 from testbed.processes.server import RestartableServer
-from testbed.scenario import admission, coordinator, equipment, programs
+from testbed.scenario import admission, equipment, programs
 from testbed.scenario.plan import RunPlan
 from testbed.scenario.programs import RunAccess
 from testbed.scenario.run_end import RunEnd, RunProgress
@@ -19,23 +18,26 @@ from testbed.scenario.sources import RunSources, SimulatedEquipment
 from testbed.scenario.virtual_run import VirtualRun
 
 
-async def run(plan: RunPlan, clock: Clock, progress: RunProgress) -> RunEnd:
-    """Run a scenario to its end; nothing of it is left running.
+async def run(
+    plan: RunPlan, server: RestartableServer, clock: Clock, progress: RunProgress
+) -> RunEnd:
+    """Run a scenario to its end on a server that starts; nothing else of it is left running.
 
     Raises PrototypeRefused for a prototype that never takes part, Unavailable where the testbed
     itself fails.
     """
     async with AsyncExitStack() as stack:
         began_ns = clock.monotonic_ns()
-        server = await stack.enter_async_context(run_server.restartable(plan.folder))
         machines = await asyncio.to_thread(equipment.make_all, plan)
         ready = await server.ready()
         access = await admission.admit(plan, ready["api"], ready["broker"], ready["administrator"])
         guard = leftovers.ended_with_us(programs.RUN_VARIABLE, access.marker)
         await stack.enter_async_context(guard)
+        progress.phase = "starting the prototypes"
+        started = await programs.start_all(plan, access, stack, clock, is_virtual=True)
         opening = _opened(plan, access, machines, server=server, clock=clock, progress=progress)
         virtual = await stack.enter_async_context(opening)
-        return await virtual.play(stack, began_ns)
+        return await virtual.play(started, began_ns)
 
 
 @asynccontextmanager
@@ -61,20 +63,8 @@ async def _opened(
         sources.take_registered(specs)
         await bus.ready()
         await sources.publish_specs(bus, specs)
-        virtual = VirtualRun(plan, access, sources, record, clock=clock, progress=progress)
-        opening = coordinator.open(
-            plan.space,
-            virtual.members(),
-            bus=bus,
-            clock=clock,
-            start_ns=plan.scenario.start_ns,
-            quantum_ns=plan.scenario.quantum_ns,
-            sources=virtual.batches,
-            outputs=tuple(plan.outputs().values()),
-            observe=record.observe,
-            before=virtual.before,
-            is_ahead=not sources.is_fed_back,
-        )
+        virtual = VirtualRun(plan, sources, record, clock=clock, progress=progress)
+        opening = virtual.opened_clock(bus)
         try:
             async with opening as run_clock:
                 virtual.take_clock(run_clock, owner, server)

@@ -1,22 +1,22 @@
 """The course of a run in virtual time: programs join, quanta pass, everything is stored."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from broker import api_client
 from broker.batch import Batch
+from broker.bus import client
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Unavailable
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.process import tasks
 from testbed.processes import program, program_end
 from testbed.processes.server import RestartableServer
-from testbed.scenario import programs
+from testbed.scenario import coordinator
 from testbed.scenario.coordinator import Coordinator, NoAnswer
 from testbed.scenario.member_order import ClockMember
 from testbed.scenario.plan import RunPlan
-from testbed.scenario.programs import RunAccess
 from testbed.scenario.resources import ResourceMeter
 from testbed.scenario.run_end import PrototypeRefused, RunEnd, RunProgress
 from testbed.scenario.run_record import RunRecord
@@ -51,7 +51,6 @@ class VirtualRun:
     def __init__(
         self,
         plan: RunPlan,
-        access: RunAccess,
         sources: RunSources,
         record: RunRecord,
         *,
@@ -60,13 +59,12 @@ class VirtualRun:
     ) -> None:
         """record: gets everything that is published."""
         self._plan = plan
-        self._access = access
         self._sources = sources
         self._record = record
         self._restarts = plan.restarts()
         self._clock = clock
         self._progress = progress
-        self._programs: dict[str, program.PrototypeProcess] = {}
+        self._programs: Mapping[str, program.PrototypeProcess] = {}
         self._incidents: list[str] = []
         self._left_ns: dict[str, int] = {}
         """Instants at which prototypes left the run, or were seen to have ended."""
@@ -74,11 +72,28 @@ class VirtualRun:
         self._parts: _OpenedClock | None = None
         self._meter = ResourceMeter(clock, self._now_ns, self._answers)
 
+    def opened_clock(self, bus: client.Bus) -> AbstractAsyncContextManager[Coordinator]:
+        """Open the clock of the run.  bus: of the coordinator, which has published the specs."""
+        plan = self._plan
+        return coordinator.open(
+            plan.space,
+            self._members(),
+            bus=bus,
+            clock=self._clock,
+            start_ns=plan.scenario.start_ns,
+            quantum_ns=plan.scenario.quantum_ns,
+            sources=self._batches,
+            outputs=tuple(plan.outputs().values()),
+            observe=self._record.observe,
+            before=self._before,
+            is_ahead=not self._sources.is_fed_back,
+        )
+
     def take_clock(
-        self, coordinator: Coordinator, owner: api_client.Api, server: RestartableServer
+        self, run_clock: Coordinator, owner: api_client.Api, server: RestartableServer
     ) -> None:
         """Take the clock of the run, the connection of its owner, and its server."""
-        self._parts = _OpenedClock(coordinator, owner, server)
+        self._parts = _OpenedClock(run_clock, owner, server)
 
     @property
     def _opened(self) -> _OpenedClock:
@@ -86,7 +101,7 @@ class VirtualRun:
             raise AssertionError
         return self._parts
 
-    def members(self) -> list[ClockMember]:
+    def _members(self) -> list[ClockMember]:
         """The prototypes as members of the run."""
         return [
             ClockMember(
@@ -98,13 +113,13 @@ class VirtualRun:
             for name, prototype in self._plan.scenario.prototypes.items()
         ]
 
-    async def batches(self, quantum: int) -> Sequence[tuple[StreamAddress, Batch]]:
+    async def _batches(self, quantum: int) -> Sequence[tuple[StreamAddress, Batch]]:
         """The batches of a quantum; as the coordinator asks for them."""
         self._note_leavers()
         self._progress.quantum = quantum
         return await self._sources.batches(quantum)
 
-    async def before(self, quantum: int) -> None:
+    async def _before(self, quantum: int) -> None:
         """Restart the server where the timeline has it in this quantum, once all is stored.
 
         Every member waits meanwhile, so the run's time stands, and nothing is on its way.  Raises
@@ -119,15 +134,13 @@ class VirtualRun:
         await self._opened.coordinator.reconnect(RECONNECTED_WITHIN_S)
         self._progress.phase = "running"
 
-    async def play(self, stack: AsyncExitStack, began_ns: int) -> RunEnd:
-        """Start the programs, let all quanta pass, and end; stack: ends what was started.
+    async def play(self, started: Mapping[str, program.PrototypeProcess], began_ns: int) -> RunEnd:
+        """Let all quanta pass, and end the programs.
 
-        began_ns: monotonic time at which the run was asked for.
+        started: of all prototypes, which ask for the clock until it is open.  began_ns: monotonic
+        time at which the run was asked for.
         """
-        self._progress.phase = "starting the prototypes"
-        self._programs = await programs.start_all(
-            self._plan, self._access, stack, self._clock, is_virtual=True
-        )
+        self._programs = started
         self._meter.add_all(self._programs)
         watches = {f"end of {name}": self._watch(name) for name in self._programs}
         async with tasks.background({**watches, "resources": self._meter.run()}):

@@ -13,7 +13,6 @@ from broker.process import tasks
 from broker.responses.equipment import StreamPage
 from broker.run_clock import COORDINATOR
 from testbed.processes import leftovers, program, program_end
-from testbed.processes import server as run_server
 from testbed.processes.server import RestartableServer
 from testbed.scenario import admission, machines, programs, stored_run
 from testbed.scenario.clock_statistics import ClockStatistics
@@ -42,15 +41,16 @@ AHEAD_S = 0.3
 LOOK_S = 0.05
 
 
-async def run(plan: RunPlan, clock: Clock, progress: RunProgress, speed: float) -> RunEnd:
-    """Run a scenario to its end; nothing of it is left running.
+async def run(
+    plan: RunPlan, server: RestartableServer, *, clock: Clock, progress: RunProgress, speed: float
+) -> RunEnd:
+    """Run a scenario to its end on a server that starts; nothing else of it is left running.
 
     speed: seconds of the scenario in a second.  Raises PrototypeRefused for a prototype that ends
     with an error before the machines play, Unavailable where the testbed itself fails.
     """
     async with AsyncExitStack() as stack:
         began_ns = clock.monotonic_ns()
-        server = await stack.enter_async_context(run_server.restartable(plan.folder))
         served = {
             name: await stack.enter_async_context(machines.machine(plan, name, speed))
             for name in plan.scenario.equipment
