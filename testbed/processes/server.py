@@ -118,6 +118,11 @@ class RestartableServer:
         self._ports = {name: urlsplit(url).port or 0 for name, url in names.items()}
         return event
 
+    @property
+    def mqtt_port(self) -> int:
+        """The port of its broker, once it is ready."""
+        return self._ports["mqtt_port"]
+
     async def stop(self, within_s: float = STOP_S) -> None:
         """End it in order, or after `within_s` otherwise."""
         if self._process is not None:

@@ -14,6 +14,7 @@ from broker.process import tasks
 from testbed.processes import program, program_end
 from testbed.processes.server import RestartableServer
 from testbed.scenario import coordinator
+from testbed.scenario.broker_links import BrokerLinks
 from testbed.scenario.coordinator import Coordinator, NoAnswer
 from testbed.scenario.member_order import ClockMember
 from testbed.scenario.plan import RunPlan
@@ -164,14 +165,14 @@ class VirtualRun:
             await clock.join(JOIN_WITHIN_S)
         except NoAnswer as exc:
             raise self._absent(exc) from exc
+        links = BrokerLinks(self._programs, self._opened.server.mqtt_port)
         self._progress.phase, self._has_begun = "running", True
         self._progress.began_ns = started_ns = self._clock.monotonic_ns()
         try:
             await clock.run(self._plan.quanta)
-        except ExceptionGroup as group:
-            failure = tasks.first_failure(group)
-            if not isinstance(failure, NoAnswer):
-                raise
+        except NoAnswer as failure:
+            if links.is_lost(failure.member):
+                raise _unconnected(failure) from failure
             self._incidents.append(f"{failure.message}; {failure.hint}")
             return self._now_ns(), started_ns
         return self._plan.end_ns, started_ns
@@ -275,3 +276,11 @@ class VirtualRun:
             started_s=(started_ns - began_ns) / NS_PER_S,
             wall_s=(self._clock.monotonic_ns() - began_ns) / NS_PER_S,
         )
+
+
+def _unconnected(failure: NoAnswer) -> Unavailable:
+    """The error of a member that has lost its connection, which is the testbed's fault."""
+    return Unavailable(
+        f"{failure.message}: it has lost its connection to the broker, and got no new one",
+        hint="its log and server.log, in the folder that --keep leaves, may say why",
+    )

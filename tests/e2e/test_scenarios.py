@@ -23,7 +23,7 @@ timeline:
 prototypes:
 {prototypes}
 expectations:
-  - {{name: each row is answered, stream: echo/out, count: {{is: {count}}}}}
+  - {{name: each row is answered, stream: {stream}, count: {{is: {count}}}}}
 """
 ECHO = """
   echo: {python: echo.py, inputs: {rig: rig}, outputs: [out], answers_within: 60s}"""
@@ -50,6 +50,32 @@ async def main():
         async for batch in testbed.input("rig"):
             if batch.batch.seq == 2:
                 raise ValueError("the second batch is too much")
+
+run(main())
+""",
+    "lone.py": """
+import resource
+from testbed_sdk import connect, run
+
+async def main():
+    async with connect() as testbed:
+        async for batch in testbed.input("rig"):
+            if batch.batch.seq == 2:
+                _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))  # no new socket
+                testbed._bus._connection._transport.abort()
+
+run(main())
+""",
+    "hang.py": """
+import time
+from testbed_sdk import connect, run
+
+async def main():
+    async with connect() as testbed:
+        async for batch in testbed.input("rig"):
+            if batch.batch.seq == 2:
+                time.sleep(60)
 
 run(main())
 """,
@@ -80,9 +106,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def scenario(folder, *prototypes, count=20):
+def scenario(folder, *prototypes, count=20, stream="echo/out"):
     file = folder / "short.yaml"
-    file.write_text(SCENARIO.format(prototypes="".join(prototypes), count=count))
+    text = SCENARIO.format(prototypes="".join(prototypes), count=count, stream=stream)
+    file.write_text(text)
     return file
 
 
@@ -148,6 +175,24 @@ async def test_prototypes_that_misbehave_are_named_and_leave_nothing(folder):
 
 def _is_sleep(process):
     return process.info["cmdline"] == ["sleep", "300"]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("lone", 3, "did not answer quantum 2 within 3 s: it has lost its connection"),
+        ("hang", 1, "did not answer quantum 2 within 3 s; it must wait with the SDK alone"),
+    ],
+)
+async def test_no_answer_is_the_prototypes_fault_unless_it_lost_its_connection(
+    folder, name, code, words
+):
+    silent = f"\n  {name}: {{python: {name}.py, inputs: {{rig: rig}}, answers_within: 3s}}"
+    file = scenario(folder, silent, stream="rig")
+    result = await ran(file, "--fast", "--junit", folder / "out.xml")
+    assert result.code == code, result.out + result.errors
+    assert f"prototype '{name}' {words}" in result.out + result.errors
+    assert (folder / "out.xml").exists() == (code == 1)
 
 
 async def test_a_prototype_that_never_takes_part_is_an_error_of_the_file(folder):
