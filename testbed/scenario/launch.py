@@ -26,4 +26,5 @@ async def run(file: Path, wanted: "Callable[[], WantedRun]", clock: Clock) -> Ex
         loaded = loading.load(file, clock)
         chosen = wanted()
         chosen.check(loaded)
+        await clock.sleep(0)  # an interrupt during the imports comes here, before anything is made
         return await terminal.run(loaded, chosen, clock, loading_server)

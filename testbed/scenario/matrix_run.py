@@ -144,8 +144,8 @@ async def run_folder(folder: Path | None, *, keeps: bool) -> AsyncIterator[Path]
     if keeps:
         yield temporary
         return
-    async with leftovers.removed_with_us(temporary):
-        try:
+    try:
+        async with leftovers.removed_with_us(temporary):
             yield temporary
-        finally:
-            await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
+    finally:  # also if we are interrupted before the guard stands
+        await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
