@@ -73,6 +73,7 @@ wheel: .venv/build.stamp ## the project as a wheel in dist: the SDK and `testbed
 
 bench: .venv/bench.stamp ## measure the data path; ARGS="--quick" in small, ARGS="--part latency" one part
 	@tests/services/install
+	$(BIN)/python -m compileall -q $(PACKAGES)
 	exec $(BIN)/python -m benchmarks $(ARGS)
 
 lock: .venv/dev.stamp ## write the lock files from pyproject.toml; ARGS=--upgrade takes new versions

@@ -46,11 +46,25 @@ class Face(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class PlayStart:
+    """The instant at which playing begins, on the clock and in the source's time.
+
+    Several machines that get the same one are in step.
+    """
+
+    clock_ns: int
+    source_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Playback:
-    """speed: source seconds a second.  times: see `Times`."""
+    """speed: source seconds a second.  times: see `TimestampMode`.  start: None to begin when
+    `play` is called, with the source's first row.
+    """
 
     speed: float = 1.0
     times: TimestampMode = TimestampMode.SHIFTED
+    start: PlayStart | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.speed < math.inf:
@@ -80,7 +94,7 @@ async def play(
     the number of rows offered so far.  Raises Unavailable as soon as the ledger takes no more.
     """
     time, count, last_ns = SteadyTime(clock), 0, 0
-    start_ns = _whole_microseconds(time.now_ns())
+    start_ns = _whole_microseconds(pace.start.clock_ns if pace.start else time.now_ns())
     waiting: list[SourceRow] = []
 
     async def offer() -> None:
@@ -108,7 +122,7 @@ async def play(
 
 def _timed(source: RowSource, pace: Playback, start_ns: int) -> Iterator[tuple[int, SourceRow]]:
     """Yield each row under its new time stamp, with the instant at which it is due."""
-    first_ns: int | None = None
+    first_ns = None if pace.start is None else pace.start.source_ns
     for row in source.rows():
         first_ns = row.time_ns if first_ns is None else first_ns
         due_ns = start_ns + round((row.time_ns - first_ns) / pace.speed)

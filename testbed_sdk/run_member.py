@@ -21,7 +21,7 @@ from testbed_sdk import workers
 from testbed_sdk.feed import ArrivedBatch, Feed, Waiter
 from testbed_sdk.workers import Worker
 
-ASK_AGAIN_S = 0.5
+ASK_AGAIN_S = 0.1
 """Real time after which a member that joins asks for the clock again."""
 ARRIVALS_WITHIN = 0.5
 """Part of the time for an answer in which the named batches must have arrived."""
@@ -114,6 +114,8 @@ class RunMember:
         self._joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._has_waited = asyncio.Event()
         self._tick: Tick | None = None
+        self._answer_sent = Ready(quantum=JOIN)
+        """The last answer, which the coordinator asks for again where it did not get it."""
         self._began_ns = 0
         """Monotonic time at which the tick arrived."""
         self._is_reported = False
@@ -218,6 +220,9 @@ class RunMember:
             if self._tick is None or tick.quantum > self._tick.quantum:
                 self._begin(tick)
                 await self._work_off(tick)
+            elif tick.quantum == self._tick.quantum:
+                await self._bus.connection()  # with all its subscriptions, after a new one
+                await self._publish(self._answer_sent)
 
     async def join(self, within_s: float) -> None:
         """Return once the coordinator has told the start.
@@ -238,13 +243,11 @@ class RunMember:
     async def leave(self) -> None:
         """Tell the coordinator that the program takes no further tick."""
         if self._tick is not None:
-            with suppress(Unavailable):
-                await self._answer(is_leaving=True)
+            await self._answer(is_leaving=True)
 
     async def _ask(self) -> None:
         while not self._joined.done():
-            with suppress(Unavailable):
-                await self._publish(Ready(quantum=None))
+            await self._publish(Ready(quantum=None))
             await self._machine.sleep(ASK_AGAIN_S)
 
     def _begin(self, tick: Tick) -> None:
@@ -382,8 +385,7 @@ class RunMember:
             return
         if passed_ns > self._tick.within_s * REPORT_AFTER * NS_PER_S:
             self._is_reported = True
-            with suppress(Unavailable):
-                await self._publish(replace(self._ready(), busy=place))
+            await self._publish(replace(self._ready(), busy=place))
 
     def _at_work(self) -> str:
         """The place where the program works, empty if it waits."""
@@ -404,11 +406,14 @@ class RunMember:
         answer = replace(
             self._ready(), last=self._published(), missing=missing or {}, is_leaving=is_leaving
         )
+        self._answer_sent = answer
         await self._publish(answer)
 
     async def _publish(self, ready: Ready) -> None:
+        """Send it; where the broker is away it is lost, and the coordinator asks again."""
         topic = str(RunTopic(self._space, Verb.READY, self._address))
-        await self._bus.submit(topic, run_clock.encode_ready(ready))
+        with suppress(Unavailable):
+            await self._bus.submit(topic, run_clock.encode_ready(ready))
 
 
 def deployment_of(outputs: Iterable[StreamAddress]) -> EquipmentAddress:

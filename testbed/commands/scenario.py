@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from broker.clock import WallClock
 from testbed.terminal import run as terminal_run
 from testbed.terminal.options import Json, example
 from testbed.terminal.screen import announce, out, print_json
+
+if TYPE_CHECKING:
+    from testbed.scenario.wanted import WantedRun
 
 ScenarioPath = Annotated[Path, typer.Argument(help="scenario file (YAML)")]
 Seed = Annotated[
@@ -119,26 +122,26 @@ def run(
     if check:
         _check(file)
         return
-    from testbed.scenario import loading
-    from testbed.scenario.wanted import WantedRun
 
-    loaded = terminal_run.call(partial(loading.load, file, WallClock()))
-    chosen = WantedRun(
-        is_virtual=fast,
-        speed=speed,
-        seed=seed,
-        junit=junit,
-        report=report,
-        folder=folder,
-        keeps=keep,
-        server=server,
-        as_json=json,
-    )
-    terminal_run.call(partial(chosen.check, loaded))
-    announce("starting")
-    from testbed.scenario import terminal
+    def wanted() -> "WantedRun":
+        from testbed.scenario.wanted import WantedRun
 
-    raise typer.Exit(terminal_run.run(terminal.run(loaded, chosen, WallClock())))
+        announce("starting")
+        return WantedRun(
+            is_virtual=fast,
+            speed=speed,
+            seed=seed,
+            junit=junit,
+            report=report,
+            folder=folder,
+            keeps=keep,
+            server=server,
+            as_json=json,
+        )
+
+    from testbed.scenario import launch
+
+    raise typer.Exit(terminal_run.run(launch.run(file, wanted, WallClock())))
 
 
 def _check(file: Path) -> None:
@@ -147,6 +150,8 @@ def _check(file: Path) -> None:
 
     loaded = terminal_run.call(partial(loading.load, file, WallClock()))
     out.print(f"{file} is right: {loading.summary(loaded.scenario)}")
+    for note in loading.only_virtual(loaded):
+        out.print(f"at wall time it cannot run: {note}")
     for note in terminal_run.call(partial(loading.notes, loaded.scenario)):
         out.print(note, style="yellow")
 

@@ -28,7 +28,7 @@ class ChildProcess:
         """Made by `start_child`."""
         self.name = name
         self._process = process
-        self._log = log
+        self.log = log
 
     async def wait_for(
         self, event: str, *, on_other: Callable[[Mapping[str, Any]], None] = lambda _: None
@@ -50,25 +50,43 @@ class ChildProcess:
         code = await self._process.wait()
         raise Unavailable(f"{self.name} ended with exit code {code}:\n{self.log_tail()}")
 
+    async def send(self, content: bytes) -> None:
+        """Write to its standard input; raises Unavailable if it has ended."""
+        if self._process.stdin is None:
+            raise TypeError(f"{self.name} was started without an input")
+        try:
+            self._process.stdin.write(content)
+            await self._process.stdin.drain()
+        except ConnectionError as exc:
+            raise Unavailable(f"{self.name} ended:\n{self.log_tail()}") from exc
+
     def log_tail(self) -> str:
         """The last lines of the process's log."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
 
-    async def stop(self) -> None:
-        """Terminate the process, and wait until it has ended."""
-        await termination.terminate(self._process, STOP_S)
+    async def stop(self, within_s: float = STOP_S) -> None:
+        """Terminate the process, and wait until it has ended; it is killed after `within_s`."""
+        await termination.terminate(self._process, within_s)
 
 
 @asynccontextmanager
 async def start_child(
-    name: str, command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
+    name: str,
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    has_input: bool = False,
 ) -> AsyncIterator[ChildProcess]:
-    """Run Python with a command line, and terminate it on leaving; standard error goes to `log`."""
+    """Run Python with a command line, and terminate it on leaving; standard error goes to `log`.
+
+    has_input: whether `send` writes to its standard input; else that is empty.
+    """
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *command,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if has_input else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
             env=environment,

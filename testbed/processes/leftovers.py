@@ -15,6 +15,13 @@ from pathlib import Path
 MOST_ROUNDS = 50
 """A program that forks faster than it is ended is given up after so many looks."""
 PROC = Path("/proc")
+_REMOVE = """
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    rm -rf -- "$0"
+    sleep 0.2
+    [ -e "$0" ] || exit 0
+done
+"""
 
 
 def end_all(variable: str, value: str) -> int:
@@ -45,16 +52,33 @@ def _with(entry: bytes) -> Iterator[int]:
 
 @asynccontextmanager
 async def ended_with_us(variable: str, value: str) -> AsyncIterator[None]:
-    """Have all programs with this variable ended on leaving, and also if we are killed before.
+    """Have all programs with this variable ended on leaving, and also if we are killed before."""
+    ending = 'exec "$0" -m testbed.processes.leftovers "$1" "$2"'
+    try:
+        async with _after_us(ending, sys.executable, variable, value):
+            yield
+    finally:
+        end_all(variable, value)
 
-    A shell waits for the end of a pipe that only this process holds.
+
+@asynccontextmanager
+async def removed_with_us(folder: Path) -> AsyncIterator[None]:
+    """Have a temporary folder removed if we are killed before this is left.
+
+    Our child processes end at the same time, and may write into it until they have.
     """
-    command = f'read -r _; exec "$0" -m testbed.processes.leftovers {variable} {value}'
+    async with _after_us(_REMOVE, str(folder)):
+        yield
+
+
+@asynccontextmanager
+async def _after_us(script: str, *words: str) -> AsyncIterator[None]:
+    """Have a shell run a script if this process ends before the block does, however it ends.
+
+    It waits for the end of a pipe that only this process holds.  words: $0, $1, … of the script.
+    """
     guard = await asyncio.create_subprocess_exec(
-        "/bin/sh",
-        "-c",
-        command,
-        sys.executable,
+        *("/bin/sh", "-c", f"read -r _; {script}", *words),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
@@ -66,7 +90,6 @@ async def ended_with_us(variable: str, value: str) -> AsyncIterator[None]:
         with suppress(ProcessLookupError):
             guard.kill()
         await asyncio.shield(guard.wait())
-        end_all(variable, value)
 
 
 if __name__ == "__main__":

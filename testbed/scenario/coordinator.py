@@ -21,6 +21,10 @@ from testbed.scenario.member_order import ClockMember, MemberOrder
 
 OUTPUTS_WITHIN_S = 10.0
 """Real time for what a member has published, and the broker has, to arrive here."""
+ASK_AGAIN_S = 1.0
+"""Real time after which a member that has not answered gets its tick once more: where its
+connection broke, the tick or the answer may be lost.
+"""
 
 SourceBatches = Sequence[tuple[StreamAddress, Batch]]
 Sources = Callable[[int], Awaitable[SourceBatches]]
@@ -30,6 +34,13 @@ _Prepared = list[tuple[StreamAddress, str, int, bytes]]
 """Stream, epoch, seq and payload of each batch."""
 Observe = Callable[[int, Sequence[Output]], None]
 """Takes what the members published in a quantum, each stream in its order; once a quantum."""
+Before = Callable[[int], Awaitable[None]]
+"""Called before each quantum, whose sources are computed and not published: everybody waits."""
+
+
+async def _nothing(_quantum: int) -> None:
+    """Do nothing before a quantum."""
+
 
 log = structlog.get_logger()
 
@@ -99,10 +110,13 @@ class Coordinator:
         sources: Sources,
         outputs: frozenset[StreamAddress],
         observe: Observe,
+        before: Before,
         is_ahead: bool,
     ) -> None:
         """Made by `open`."""
         self.statistics = ClockStatistics()
+        self.published: dict[StreamAddress, dict[str, int]] = {}
+        """The last batch of each source that was published: stream -> epoch -> seq."""
         self._space = space
         self._order = MemberOrder.of(members)
         self._seats = {member.address: _Seat(member) for member in members}
@@ -113,6 +127,7 @@ class Coordinator:
         self._sources = sources
         self._observed = outputs
         self._observe = observe
+        self._before = before
         self._is_ahead = is_ahead
         self._connection = 0
         self._joins_within_s = 0.0
@@ -162,6 +177,7 @@ class Coordinator:
                 batches = await prepared.get()
                 if isinstance(batches, Exception):
                     raise batches
+                await self._before(quantum)
                 sent = await self._publish(batches)
                 if self._is_ahead and quantum < quanta:
                     wanted.put_nowait(quantum + 1)
@@ -204,6 +220,7 @@ class Coordinator:
         for address, epoch, seq, payload in prepared:
             topic = str(StreamTopic(self._space, Verb.DATA, address))
             sent.append(await self._bus.submit(topic, payload))
+            self.published.setdefault(address, {})[epoch] = seq
             for seat in self._seats.values():
                 if address in seat.member.inputs:
                     seat.named.setdefault(address, {})[epoch] = seq
@@ -257,21 +274,57 @@ class Coordinator:
         seat.named = {}
         seat.busy = ""
         seat.answer = _open_answer()
+        await self._submit_tick(seat, seat.tick)
+
+    async def _submit_tick(self, seat: _Seat, tick: Tick) -> None:
         topic = str(RunTopic(self._space, Verb.CLOCK, seat.member.address))
-        await self._bus.submit(topic, run_clock.encode_tick(seat.tick))
+        await self._bus.submit(topic, run_clock.encode_tick(tick))
 
     async def _answer(self, seat: _Seat, within_s: float) -> Ready | None:
         """Wait for a member's answer; None if it is struck off.  Raises NoAnswer."""
         if seat.is_off and not seat.answer.done():
             return None
-        await asyncio.wait([seat.answer], timeout=within_s)
-        if seat.answer.done():
-            return seat.answer.result()
+        until_ns = self._clock.monotonic_ns() + round(within_s * NS_PER_S)
+        while (left_ns := until_ns - self._clock.monotonic_ns()) > 0:
+            await asyncio.wait([seat.answer], timeout=min(left_ns / NS_PER_S, ASK_AGAIN_S))
+            if seat.answer.done():
+                return seat.answer.result()
+            if self._bus.connection_number != self._connection:
+                break
+            if seat.tick is not None:
+                await self._submit_tick(seat, seat.tick)
         if self._bus.connection_number != self._connection:
             raise Unavailable(
                 "the connection to the broker broke in the run: ticks or answers were lost"
             )
         raise self._no_answer(seat)
+
+    async def reconnect(self, within_s: float) -> None:
+        """Return once the broker is reached again, and every member has answered its last tick
+        over a new connection of its own; to be called before a quantum, by `before`.
+
+        Raises Unavailable after `within_s` of real time.
+        """
+        began_ns = self._clock.monotonic_ns()
+        try:
+            async with asyncio.timeout(within_s):
+                self._connection = await self._bus.connection(after=self._connection)
+        except TimeoutError as exc:
+            raise Unavailable(f"the broker was not reached again within {within_s:g} s") from exc
+        seats = [seat for seat in self._seats.values() if not seat.is_off and seat.tick is not None]
+        for seat in seats:
+            seat.answer = _open_answer()
+            if seat.tick is not None:
+                await self._submit_tick(seat, seat.tick)
+        for seat in seats:
+            left_s = within_s - (self._clock.monotonic_ns() - began_ns) / NS_PER_S
+            try:
+                await self._answer(seat, left_s)
+            except NoAnswer as exc:
+                raise Unavailable(
+                    f"prototype {seat.member.name!r} did not connect to the broker again within"
+                    f" {within_s:g} s"
+                ) from exc
 
     def _no_answer(self, seat: _Seat) -> NoAnswer:
         name, within_s = seat.member.name, seat.member.answers_within_s
@@ -324,7 +377,18 @@ class Coordinator:
 
     # --- what members send ----------------------------------------------------------------------
 
-    async def subscribe(self, stack: AsyncExitStack) -> dict[str, Coroutine[Any, Any, None]]:
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Take the members' messages, until left."""
+        async with AsyncExitStack() as stack:
+            following = await self._subscribe(stack)
+            try:
+                async with tasks.background(following):
+                    yield
+            except ExceptionGroup as group:
+                raise tasks.first_failure(group) from group
+
+    async def _subscribe(self, stack: AsyncExitStack) -> dict[str, Coroutine[Any, Any, None]]:
         """Subscribe to the members, until the stack is left; returns what takes their messages."""
         space = self._space
         answers = [str(RunTopic(space, Verb.READY, address)) for address in self._seats]
@@ -375,8 +439,7 @@ class Coordinator:
         seat.tick = Tick(
             quantum=JOIN, until_ns=self._start_ns, within_s=seat.member.answers_within_s
         )
-        topic = str(RunTopic(self._space, Verb.CLOCK, seat.member.address))
-        await self._bus.submit(topic, run_clock.encode_tick(seat.tick))
+        await self._submit_tick(seat, seat.tick)
 
     async def _follow_outputs(self, inbox: client.Inbox) -> None:
         """Take the batches that members publish, until cancelled."""
@@ -433,6 +496,7 @@ async def open(  # noqa: A001, PLR0913 - `coordinator.open` says what it does; t
     sources: Sources,
     outputs: Sequence[StreamAddress] = (),
     observe: Observe = lambda _quantum, _outputs: None,
+    before: Before = _nothing,
     is_ahead: bool = True,
 ) -> AsyncIterator[Coordinator]:
     """Open the clock of a run, before its members are started.
@@ -440,6 +504,7 @@ async def open(  # noqa: A001, PLR0913 - `coordinator.open` says what it does; t
     bus: with the credential of a machine that writes `run_clock.clock_stream`, reads a stream of
     every member and writes the sources.  start_ns, quantum_ns: of virtual time.  sources: computes
     the batches of a quantum, with epoch and seq.  outputs: streams of members that `observe` takes.
+    before: is called before each quantum, and may have the broker restarted: see `reconnect`.
     is_ahead: whether a quantum's sources may be computed while members work off the one before;
     False where a source depends on what members published.
     """
@@ -453,12 +518,8 @@ async def open(  # noqa: A001, PLR0913 - `coordinator.open` says what it does; t
         sources=sources,
         outputs=frozenset(outputs),
         observe=observe,
+        before=before,
         is_ahead=is_ahead,
     )
-    async with AsyncExitStack() as stack:
-        following = await coordinator.subscribe(stack)
-        try:
-            async with tasks.background(following):
-                yield coordinator
-        except ExceptionGroup as group:
-            raise tasks.first_failure(group) from group
+    async with coordinator.following():
+        yield coordinator

@@ -28,16 +28,17 @@ LINK = "(link)"
 """Stands in the place of a signal for faults of the link, which are none of the machine."""
 
 
-def make(plan: RunPlan) -> list[SimulatedEquipment]:
+def make_all(plan: RunPlan) -> list[SimulatedEquipment]:
     """Make all equipment of a run; reads the files that it plays.  Raises EquipmentRefused."""
-    timeline = plan.timeline()
-    machines = []
-    for name, part in plan.scenario.equipment.items():
-        try:
-            machines.append(_made_equipment(plan, name, part, timeline))
-        except Invalid as exc:
-            raise EquipmentRefused(exc.message, name=name, hint=exc.hint) from exc
-    return machines
+    return [make(plan, name) for name in plan.scenario.equipment]
+
+
+def make(plan: RunPlan, name: str) -> SimulatedEquipment:
+    """Make an equipment of a run; raises EquipmentRefused."""
+    try:
+        return _made_equipment(plan, name, plan.scenario.equipment[name], plan.timeline())
+    except Invalid as exc:
+        raise EquipmentRefused(exc.message, name=name, hint=exc.hint) from exc
 
 
 def _made_equipment(

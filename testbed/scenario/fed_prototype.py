@@ -7,7 +7,7 @@ Each row ends a quantum of the run's time: so it has worked the row off when `fe
 import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from broker.streams import Signal
 from broker.time_expressions import duration_text
 from simulators import catalogue
 from simulators.model import SourceRow, SourceValue
+from testbed.processes.server import RestartableServer
 from testbed.scenario import run, source_rows
 from testbed.scenario.plan import RunPlan
 from testbed.scenario.run_end import PrototypeRefused, RunProgress
@@ -111,8 +112,7 @@ class FedRun:
         """Play the run until cancelled, or until it ends: a failure is for who feeds it."""
         self._virtual = virtual
         try:
-            async with AsyncExitStack() as stack:
-                await virtual.play(stack, began_ns)
+            await virtual.play(began_ns)
         except BedError as exc:
             self._failure = exc
         except ExceptionGroup as group:
@@ -263,7 +263,7 @@ def plan_of(
 
 @asynccontextmanager
 async def opened(
-    plan: RunPlan, inputs: FedInputs, ready: Mapping[str, str], clock: Clock
+    plan: RunPlan, inputs: FedInputs, server: RestartableServer, clock: Clock
 ) -> AsyncIterator[FedRun]:
     """Start a prototype on a server that is ready, and end it on leaving."""
     start_ns = plan.scenario.start_ns
@@ -276,7 +276,7 @@ async def opened(
     ]
     fed = FedRun(plan, sources)
     progress = RunProgress(quanta=plan.quanta, quantum_ns=plan.scenario.quantum_ns)
-    opening = run.opened(plan, ready, machines, clock, progress, pace=fed.pace)
+    opening = run.opened(plan, server, machines, clock, progress, pace=fed.pace)
     async with opening as virtual:
         playing = fed.play(virtual, clock.monotonic_ns())
         async with tasks.background({"rows of a test": playing}):

@@ -18,14 +18,8 @@ from testbed_scenarios import file as scenario_file
 from testbed_scenarios.catalogue import Catalogue, EquipmentFacts, ParameterFacts
 from testbed_scenarios.file import ScenarioFile
 from testbed_scenarios.findings import ScenarioFinding
-from testbed_scenarios.model import (
-    CsvEquipment,
-    FmuEquipment,
-    ModelEquipment,
-    RecordingEquipment,
-    Scenario,
-)
-from testbed_scenarios.timeline_model import FaultDraw, ModelFault, ServerRestart
+from testbed_scenarios.model import FmuEquipment, ModelEquipment, Scenario
+from testbed_scenarios.timeline_model import FaultDraw, LinkFault, LinkFaultKind
 
 MOST_BYTES = 4 * 1024**2
 """Size of a scenario file that is read."""
@@ -78,16 +72,15 @@ def load(path: Path, clock: Clock) -> LoadedScenario:
 
 def check_mode(loaded: LoadedScenario, *, is_virtual: bool) -> None:
     """Raise Invalid for whatever a run in virtual time, or one at wall time, cannot do."""
-    findings = list(_only_at_wall_time(loaded) if is_virtual else _only_virtual(loaded))
+    findings = [] if is_virtual else list(_only_virtual(loaded))
     if findings:
         raise loaded.file.refused(findings)
 
 
-def _only_at_wall_time(loaded: LoadedScenario) -> Iterator[ScenarioFinding]:
-    for index, entry in enumerate(loaded.scenario.timeline):
-        if isinstance(entry, ServerRestart):
-            sentence = "a restart of the server takes real time, and this version has none"
-            yield ScenarioFinding(("timeline", str(index)), sentence)
+def only_virtual(loaded: LoadedScenario) -> list[str]:
+    """Sentences about all that a run at wall time cannot do, each at its place in the file."""
+    findings = list(_only_virtual(loaded))
+    return str(loaded.file.refused(findings)).splitlines() if findings else []
 
 
 def _only_virtual(loaded: LoadedScenario) -> Iterator[ScenarioFinding]:
@@ -98,15 +91,10 @@ def _only_virtual(loaded: LoadedScenario) -> Iterator[ScenarioFinding]:
             if isinstance(value, str):
                 sentence = "an input that a signal feeds needs virtual time: add --fast"
                 yield ScenarioFinding((*path, "inputs", key), sentence)
-        if isinstance(part, FmuEquipment | RecordingEquipment):
-            noun = "an FMU" if isinstance(part, FmuEquipment) else "a recording"
-            yield ScenarioFinding(path, f"{noun} is equipment in virtual time alone: add --fast")
-        if isinstance(part, CsvEquipment) and part.model_fields_set != {"csv"}:
-            yield ScenarioFinding(path, "a CSV file is played as a whole at wall time: add --fast")
     for index, entry in enumerate(loaded.scenario.timeline):
-        is_drawn_model = isinstance(entry, FaultDraw) and "/" not in entry.on
-        if not isinstance(entry, ModelFault) and not is_drawn_model:
-            sentence = "at wall time a machine has faults of its model alone: add --fast"
+        kinds = entry.draw if isinstance(entry, FaultDraw) else ()
+        if isinstance(entry, LinkFault) or set(kinds) & set(LinkFaultKind):
+            sentence = "a fault of a machine's link needs virtual time: add --fast"
             yield ScenarioFinding(("timeline", str(index)), sentence)
 
 

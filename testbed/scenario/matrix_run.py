@@ -15,6 +15,8 @@ from broker.clock import Clock
 from broker.errors import BedError, Invalid
 from broker.process import tasks
 from broker.recordings import layout
+from testbed.processes import leftovers, server
+from testbed.processes.server import LoadingServer
 from testbed.scenario import result as run_result
 from testbed.scenario import run, run_inputs, wall_run
 from testbed.scenario.loading import LoadedScenario
@@ -33,13 +35,14 @@ class RunOptions:
 
     seed: for all runs, None for those of the file.  folder: for data and logs, one inside it for
     each run of several.  speed: of a run at wall time, seconds of the scenario in a second; None
-    for virtual time.  at_once: runs side by side.
+    for virtual time.  at_once: runs side by side.  loading_server: the first run takes it.
     """
 
     seed: int | None = None
     folder: Path
     speed: float | None = None
     at_once: int = field(default_factory=lambda: max(1, os.cpu_count() or 1))
+    loading_server: LoadingServer | None = None
 
 
 @dataclass(slots=True)
@@ -98,7 +101,7 @@ async def run_all(
 
     async def run_variant(number: int, plan: RunPlan) -> None:
         async with room:
-            end, origin = await _run(loaded, plan, clock, progress.runs[plan.label], options.speed)
+            end, origin = await _run(loaded, plan, clock, progress.runs[plan.label], options)
             result = await asyncio.to_thread(run_result.judged, end, origin)
             (plan.folder / layout.RUN_RESULT).write_bytes(orjson.dumps(result.as_json()))
             results[number] = result
@@ -123,7 +126,7 @@ async def _run(
     plan: RunPlan,
     clock: Clock,
     progress: RunProgress,
-    speed: float | None,
+    options: RunOptions,
 ) -> tuple[RunEnd, RunOrigin]:
     """Run a variant to its end, with what it was made from as it was before."""
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -131,16 +134,20 @@ async def _run(
     inputs = await asyncio.to_thread(run_inputs.read, plan)
     began_ns = clock.now_ns()
     try:
-        if speed is not None:
-            end = await wall_run.run(plan, clock, progress, speed)
-        else:
-            end = await run.run(plan, clock, progress)
+        starting = server.restartable(plan.folder, options.loading_server)
+        async with starting as run_server:
+            if options.speed is not None:
+                end = await wall_run.run(
+                    plan, run_server, clock=clock, progress=progress, speed=options.speed
+                )
+            else:
+                end = await run.run(plan, run_server, clock, progress)
     finally:
         progress.is_over = True
     origin = RunOrigin(
         scenario_text=loaded.text,
         inputs=inputs,
-        speed=speed,
+        speed=options.speed,
         began_ns=began_ns,
         ended_ns=max(began_ns, clock.now_ns()),
     )
@@ -158,11 +165,19 @@ def _placed(loaded: LoadedScenario, failure: BedError) -> BedError:
 
 @asynccontextmanager
 async def run_folder(folder: Path | None, *, keeps: bool) -> AsyncIterator[Path]:
-    """A folder for runs: the given one, or a temporary one, which goes on leaving unless kept."""
-    chosen = folder or Path(tempfile.mkdtemp(prefix=PREFIX))
-    chosen.mkdir(parents=True, exist_ok=True)
+    """A folder for runs: the given one, or a temporary one, which goes unless it is kept.
+
+    It goes on leaving, and also if we are killed before.
+    """
+    if folder is not None:
+        yield folder
+        return
+    temporary = Path(tempfile.mkdtemp(prefix=PREFIX))
+    if keeps:
+        yield temporary
+        return
     try:
-        yield chosen
-    finally:
-        if not keeps and folder is None:
-            await asyncio.to_thread(shutil.rmtree, chosen, ignore_errors=True)
+        async with leftovers.removed_with_us(temporary):
+            yield temporary
+    finally:  # also if we are interrupted before the guard stands
+        await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)

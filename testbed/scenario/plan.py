@@ -89,6 +89,15 @@ class RunPlan:
                 events.append(RunEvent(SERVER_RESTART, start_ns + entry.at_ns))
         return tuple(events)
 
+    def restarts(self) -> frozenset[int]:
+        """The quanta, counted from 1, in which the server is restarted: before their first row."""
+        quantum_ns = self.scenario.quantum_ns
+        return frozenset(at_ns // quantum_ns + 1 for at_ns in self.restart_moments())
+
+    def restart_moments(self) -> tuple[int, ...]:
+        """The moments at which the server is restarted, in ns since the beginning."""
+        return tuple(each.at_ns for each in self.timeline() if isinstance(each, ServerRestart))
+
     def timeline(self) -> tuple[PlannedEntry, ...]:
         """All faults and events, in the order of their beginning."""
         return timeline.planned(self.scenario, self.seed)

@@ -18,7 +18,8 @@ from broker.process import tasks
 from broker.settings import BusSettings
 from simulators import catalogue
 from testbed.processes import leftovers
-from testbed.processes.server import start_server
+from testbed.processes import server as own_server
+from testbed.processes.server import RestartableServer
 from testbed.scenario import admission, fed_prototype, loading, machines, matrix_run, programs
 from testbed.scenario.fed_prototype import FedInputs, FedPrototype
 from testbed.scenario.matrix_run import RunOptions
@@ -115,7 +116,7 @@ class SessionTestbed:
         """folder: for data and logs.  Starts nothing yet."""
         self._folder = folder
         self._clock = WallClock()
-        self._server: LoopThread[Mapping[str, str]] | None = None
+        self._server: LoopThread[RestartableServer] | None = None
         self._spaces: dict[tuple[str, tuple[str, ...], float], RunningSpace] = {}
         self._threads: list[LoopThread[Any]] = []
         self._organisations = 0
@@ -137,7 +138,7 @@ class SessionTestbed:
                 scenario = matrix_run.only_plan(loaded, options).scenario
                 folder = loaded.base
             plan = self._plan(scenario, folder)
-            thread = LoopThread(_flowing(plan, self._ready(), speed, self._clock))
+            thread = LoopThread(_flowing(plan, self._started(), speed, self._clock))
             self._threads.append(thread)
             self._spaces[key] = RunningSpace(plan, thread.value)
         return self._spaces[key]
@@ -148,7 +149,7 @@ class SessionTestbed:
         """Start a prototype that is fed row by row; raises Invalid, Unknown, PrototypeRefused."""
         scenario = fed_prototype.plan_of(program, inputs, outputs, quantum, base)
         plan = self._plan(scenario, base)
-        opening = fed_prototype.opened(plan, inputs, self._ready(), self._clock)
+        opening = fed_prototype.opened(plan, inputs, self._started(), self._clock)
         return FedPrototype(LoopThread(opening))
 
     def close(self) -> None:
@@ -160,7 +161,7 @@ class SessionTestbed:
         if self._server is not None:
             self._server.close()
 
-    def _ready(self) -> Mapping[str, str]:
+    def _started(self) -> RestartableServer:
         if self._server is None:
             self._server = LoopThread(_server(self._folder))
         return self._server.value
@@ -189,14 +190,15 @@ def _of_model(name: str, outputs: Sequence[str]) -> Scenario:
 
 
 @asynccontextmanager
-async def _server(folder: Path) -> AsyncIterator[Mapping[str, str]]:
-    async with start_server(folder, store="duckdb") as server:
-        yield await server.wait_for("ready")
+async def _server(folder: Path) -> AsyncIterator[RestartableServer]:
+    async with own_server.restartable(folder) as server:
+        await server.ready()
+        yield server
 
 
 @asynccontextmanager
 async def _flowing(
-    plan: RunPlan, ready: Mapping[str, str], speed: float, clock: Clock
+    plan: RunPlan, server: RestartableServer, speed: float, clock: Clock
 ) -> AsyncIterator[RunAccess]:
     """Run the machines of a plan and their gateways until left, once their rows are stored."""
     names = list(plan.scenario.equipment)
@@ -205,8 +207,9 @@ async def _flowing(
         machines.gateway_of(name): (set(), {plan.stream(name)}) for name in names
     }
     others[OBSERVER] = (streams | set(plan.outputs().values()), set())
+    at = server.addresses
     access = await admission.admit(
-        plan, ready["api"], ready["broker"], ready["administrator"], gateways=others
+        plan, at["api"], at["broker"], at["administrator"], gateways=others
     )
     async with AsyncExitStack() as stack:
         guard = leftovers.ended_with_us(programs.RUN_VARIABLE, access.marker)
@@ -219,6 +222,7 @@ async def _flowing(
             await machine.wait_for("ready")
         for name in names:
             await stack.enter_async_context(machines.gateway(plan, access, name))
+        await machines.play_all(served.values(), clock)
         reading = {f"events of {name}": served[name].wait_for("played") for name in names}
         await stack.enter_async_context(tasks.background(reading))
         await _stored(plan, access, clock)

@@ -54,7 +54,7 @@ class SteppedScenario:
             for key, parameter in known.inputs.items()
         }
         """The inputs of all machines, likewise: `press/heater`."""
-        self._equipment = {each.name: each for each in equipment.make(plan)}
+        self._equipment = {each.name: each for each in equipment.make_all(plan)}
         for name, each in self._equipment.items():
             usual = {key: fact.default for key, fact in facts[name].inputs.items()}
             first = {key: value for key, value in usual.items() if value is not None}

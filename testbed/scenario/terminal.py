@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from broker.clock import NS_PER_S, Clock
+from testbed.processes.server import LoadingServer
 from testbed.scenario import hand_over, junit, matrix_run, report
 from testbed.scenario import result as run_result
 from testbed.scenario.hand_over import RunRecipient
@@ -28,11 +29,18 @@ MOST_LINES = 8
 """Runs whose progress is displayed at once."""
 
 
-async def run(loaded: LoadedScenario, wanted: WantedRun, clock: Clock) -> Exit:
-    """Run all variants of a scenario, print their verdicts and write the files that are wanted."""
+async def run(
+    loaded: LoadedScenario, wanted: WantedRun, clock: Clock, loading_server: LoadingServer
+) -> Exit:
+    """Run all variants of a scenario, print their verdicts and write the files that are wanted.
+
+    loading_server: for the first of them.
+    """
     screen = Screen(stderr=True)
     async with matrix_run.run_folder(wanted.folder, keeps=wanted.keeps) as folder:
-        options = RunOptions(seed=wanted.seed, folder=folder, speed=wanted.pace)
+        options = RunOptions(
+            seed=wanted.seed, folder=folder, speed=wanted.pace, loading_server=loading_server
+        )
         progress = MatrixProgress()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_display(progress, screen, clock), name="progress")

@@ -1,21 +1,23 @@
 """The course of a run in virtual time: programs join, quanta pass, everything is stored."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from broker import api_client
 from broker.batch import Batch
+from broker.bus import client
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Unavailable
 from broker.namespace import EquipmentAddress, StreamAddress
 from broker.process import tasks
 from testbed.processes import program, program_end
-from testbed.scenario import programs
+from testbed.processes.server import RestartableServer
+from testbed.scenario import coordinator
+from testbed.scenario.broker_links import BrokerLinks
 from testbed.scenario.coordinator import Coordinator, NoAnswer
 from testbed.scenario.member_order import ClockMember
 from testbed.scenario.plan import RunPlan
-from testbed.scenario.programs import RunAccess
 from testbed.scenario.resources import ResourceMeter
 from testbed.scenario.run_end import PrototypeRefused, RunEnd, RunProgress
 from testbed.scenario.run_record import RunRecord
@@ -26,6 +28,10 @@ JOIN_WITHIN_S = 30.0
 """Real time for all prototypes to connect: some load a large library first."""
 STORED_WITHIN_S = 30.0
 """Real time at the end until the recorder has stored everything."""
+RESTARTED_WITHIN_S = 60.0
+"""Real time for the server to end in order, which takes seconds, and to start again."""
+RECONNECTED_WITHIN_S = 30.0
+"""Real time for all members to be connected again: a client tries every 3 s at the latest."""
 ENDED_WITHIN_S = 15.0
 """Real time for a program to end that has closed its connection: its last batches are stored."""
 LOOK_S = 0.02
@@ -33,10 +39,11 @@ LOOK_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class _OpenedClock:
-    """The parts that are opened around a run: its clock, and the owner's connection."""
+    """The parts that are opened around a run: its clock, its owner's connection, its server."""
 
     coordinator: Coordinator
     owner: api_client.Api
+    server: RestartableServer
 
 
 class VirtualRun:
@@ -45,21 +52,23 @@ class VirtualRun:
     def __init__(
         self,
         plan: RunPlan,
-        access: RunAccess,
         sources: RunSources,
         record: RunRecord,
+        started: Mapping[str, program.PrototypeProcess],
         *,
         clock: Clock,
         progress: RunProgress,
     ) -> None:
-        """record: gets everything that is published."""
+        """record: gets everything that is published.  started: the programs of all prototypes,
+        which ask for the clock until it is open.
+        """
         self._plan = plan
-        self._access = access
         self._sources = sources
         self._record = record
+        self._restarts = plan.restarts()
         self._clock = clock
         self._progress = progress
-        self._programs: dict[str, program.PrototypeProcess] = {}
+        self._programs = started
         self._incidents: list[str] = []
         self._left_ns: dict[str, int] = {}
         """Instants at which prototypes left the run, or were seen to have ended."""
@@ -67,9 +76,28 @@ class VirtualRun:
         self._parts: _OpenedClock | None = None
         self._meter = ResourceMeter(clock, self._now_ns, self._answers)
 
-    def take_clock(self, coordinator: Coordinator, owner: api_client.Api) -> None:
-        """Take the clock of the run, and the connection of its owner."""
-        self._parts = _OpenedClock(coordinator, owner)
+    def opened_clock(self, bus: client.Bus) -> AbstractAsyncContextManager[Coordinator]:
+        """Open the clock of the run.  bus: of the coordinator, which has published the specs."""
+        plan = self._plan
+        return coordinator.open(
+            plan.space,
+            self._members(),
+            bus=bus,
+            clock=self._clock,
+            start_ns=plan.scenario.start_ns,
+            quantum_ns=plan.scenario.quantum_ns,
+            sources=self._batches,
+            outputs=tuple(plan.outputs().values()),
+            observe=self._record.observe,
+            before=self._before,
+            is_ahead=not self._sources.waits,
+        )
+
+    def take_clock(
+        self, run_clock: Coordinator, owner: api_client.Api, server: RestartableServer
+    ) -> None:
+        """Take the clock of the run, the connection of its owner, and its server."""
+        self._parts = _OpenedClock(run_clock, owner, server)
 
     @property
     def _opened(self) -> _OpenedClock:
@@ -92,7 +120,7 @@ class VirtualRun:
         """Names of the prototypes that still take part."""
         return self._opened.coordinator.present
 
-    def members(self) -> list[ClockMember]:
+    def _members(self) -> list[ClockMember]:
         """The prototypes as members of the run."""
         return [
             ClockMember(
@@ -104,21 +132,32 @@ class VirtualRun:
             for name, prototype in self._plan.scenario.prototypes.items()
         ]
 
-    async def batches(self, quantum: int) -> Sequence[tuple[StreamAddress, Batch]]:
+    async def _batches(self, quantum: int) -> Sequence[tuple[StreamAddress, Batch]]:
         """The batches of a quantum; as the coordinator asks for them."""
         self._note_leavers()
         self._progress.quantum = quantum
         return await self._sources.batches(quantum)
 
-    async def play(self, stack: AsyncExitStack, began_ns: int) -> RunEnd:
-        """Start the programs, let all quanta pass, and end; stack: ends what was started.
+    async def _before(self, quantum: int) -> None:
+        """Restart the server where the timeline has it in this quantum, once all is stored.
+
+        Every member waits meanwhile, so the run's time stands, and nothing is on its way.  Raises
+        Unavailable if the server or a member is not back in time.
+        """
+        if quantum not in self._restarts:
+            return
+        self._progress.phase = "restarting the server"
+        await self._record.settle()
+        await self._wait_stored()
+        await self._opened.server.restart(RESTARTED_WITHIN_S)
+        await self._opened.coordinator.reconnect(RECONNECTED_WITHIN_S)
+        self._progress.phase = "running"
+
+    async def play(self, began_ns: int) -> RunEnd:
+        """Let all quanta pass, and end the programs.
 
         began_ns: monotonic time at which the run was asked for.
         """
-        self._progress.phase = "starting the prototypes"
-        self._programs = await programs.start_all(
-            self._plan, self._access, stack, self._clock, is_virtual=True
-        )
         self._meter.add_all(self._programs)
         watches = {f"end of {name}": self._watch(name) for name in self._programs}
         async with tasks.background({**watches, "resources": self._meter.run()}):
@@ -142,14 +181,14 @@ class VirtualRun:
             await clock.join(JOIN_WITHIN_S)
         except NoAnswer as exc:
             raise self._absent(exc) from exc
+        links = BrokerLinks(self._programs, self._opened.server.mqtt_port)
         self._progress.phase, self._has_begun = "running", True
         self._progress.began_ns = started_ns = self._clock.monotonic_ns()
         try:
             await clock.run(self._plan.quanta)
-        except ExceptionGroup as group:
-            failure = tasks.first_failure(group)
-            if not isinstance(failure, NoAnswer):
-                raise
+        except NoAnswer as failure:
+            if links.is_lost(failure.member):
+                raise _unconnected(failure) from failure
             self._incidents.append(f"{failure.message}; {failure.hint}")
             return self._now_ns(), started_ns
         return self._plan.end_ns, started_ns
@@ -210,7 +249,7 @@ class VirtualRun:
 
     async def _wait_stored(self) -> None:
         """Return once the recorder has stored everything; raises Unavailable after a time."""
-        last = {**self._sources.last, **self._record.last_outputs}
+        last = {**self._opened.coordinator.published, **self._record.last_outputs}
         owners = {address.owner for address in last}
         until_ns = self._clock.monotonic_ns() + round(STORED_WITHIN_S * NS_PER_S)
         missing: set[StreamAddress] = set(last)
@@ -254,3 +293,11 @@ class VirtualRun:
             wall_s=(self._clock.monotonic_ns() - began_ns) / NS_PER_S,
             notes=tuple(self._sources.notes),
         )
+
+
+def _unconnected(failure: NoAnswer) -> Unavailable:
+    """The error of a member that has lost its connection, which is the testbed's fault."""
+    return Unavailable(
+        f"{failure.message}: it has lost its connection to the broker, and got no new one",
+        hint="its log and server.log, in the folder that --keep leaves, may say why",
+    )

@@ -13,10 +13,10 @@ from broker.process import tasks
 from broker.responses.equipment import StreamPage
 from broker.run_clock import COORDINATOR
 from testbed.processes import leftovers, program, program_end
-from testbed.processes.child_process import ChildProcess
-from testbed.processes.server import start_server
-from testbed.scenario import admission, machines, programs
+from testbed.processes.server import RestartableServer
+from testbed.scenario import admission, machines, programs, stored_run
 from testbed.scenario.clock_statistics import ClockStatistics
+from testbed.scenario.machines import Machine
 from testbed.scenario.plan import RunPlan
 from testbed.scenario.programs import RunAccess
 from testbed.scenario.resources import ResourceMeter
@@ -31,23 +31,28 @@ ARRIVED_WITHIN_S = 20.0
 """The longest wait for what comes after the machines' last rows."""
 QUIET_S = 2.0
 """Time without a batch after which nobody is waited for: gateways publish every second."""
+AFTER_RESTART_S = 6.0
+"""The same where the server was restarted: clients are back within 4 s of its return."""
+RESTARTED_WITHIN_S = 60.0
+"""The longest wait for a server to end in order and to start again."""
 LOOK_S = 0.05
 
 
-async def run(plan: RunPlan, clock: Clock, progress: RunProgress, speed: float) -> RunEnd:
-    """Run a scenario to its end; nothing of it is left running.
+async def run(
+    plan: RunPlan, server: RestartableServer, *, clock: Clock, progress: RunProgress, speed: float
+) -> RunEnd:
+    """Run a scenario to its end on a server that starts; nothing else of it is left running.
 
     speed: seconds of the scenario in a second.  Raises PrototypeRefused for a prototype that ends
     with an error before the machines play, Unavailable where the testbed itself fails.
     """
     async with AsyncExitStack() as stack:
         began_ns = clock.monotonic_ns()
-        server = await stack.enter_async_context(start_server(plan.folder, store="duckdb"))
         served = {
             name: await stack.enter_async_context(machines.machine(plan, name, speed))
             for name in plan.scenario.equipment
         }
-        ready = await server.wait_for("ready")
+        ready = await server.ready()
         access = await admission.admit(
             plan,
             ready["api"],
@@ -57,7 +62,7 @@ async def run(plan: RunPlan, clock: Clock, progress: RunProgress, speed: float) 
         )
         guard = leftovers.ended_with_us(programs.RUN_VARIABLE, access.marker)
         await stack.enter_async_context(guard)
-        wall = WallRun(plan, access, clock, progress, speed)
+        wall = WallRun(plan, access, clock, progress=progress, speed=speed, server=server)
         await stack.enter_async_context(wall.observing())
         return await wall.play(stack, served, began_ns)
 
@@ -70,8 +75,10 @@ class WallRun:
         plan: RunPlan,
         access: RunAccess,
         clock: Clock,
+        *,
         progress: RunProgress,
         speed: float,
+        server: RestartableServer,
     ) -> None:
         """speed: seconds of the scenario in a second."""
         self._plan = plan
@@ -79,12 +86,15 @@ class WallRun:
         self._clock = clock
         self._progress = progress
         self._speed = speed
+        self._server = server
         self._programs: dict[str, program.PrototypeProcess] = {}
         self._incidents: list[str] = []
         self._documents: list[tuple[StreamAddress, codec.Document]] = []
         self._arrived_ns = clock.monotonic_ns()
         self._played_ns = 0
-        """Monotonic time at which the first machine began to play; 0 before."""
+        """Monotonic time at which the machines begin to play; 0 before it is known."""
+        self._start_ns = 0
+        """The same instant on the machine's clock."""
         self._meter = ResourceMeter(clock, self._now_ns, dict)
 
     @asynccontextmanager
@@ -118,7 +128,7 @@ class WallRun:
                 self._arrived_ns = self._clock.monotonic_ns()
 
     async def play(
-        self, stack: AsyncExitStack, served: Mapping[str, ChildProcess], began_ns: int
+        self, stack: AsyncExitStack, served: Mapping[str, Machine], began_ns: int
     ) -> RunEnd:
         """Start programs and gateways, let the machines play, and end; stack: ends what started.
 
@@ -138,7 +148,10 @@ class WallRun:
                 for name in served:
                     starting = machines.gateway(self._plan, self._access, name)
                     await gateways.enter_async_context(starting)
-                await self._wait_played(served)
+                await self._begin(served)
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._wait_played(served), name="machines play")
+                    group.create_task(self._restart(), name="restarts of the server")
                 await self._wait_quiet()
                 self._meter.measure()
         for child in self._programs.values():
@@ -162,27 +175,39 @@ class WallRun:
                     return
                 await self._clock.sleep(2 * LOOK_S)
 
-    async def _wait_played(self, served: Mapping[str, ChildProcess]) -> None:
-        """Wait until all machines have played."""
+    async def _begin(self, served: Mapping[str, Machine]) -> None:
+        """Let all machines begin at one instant, once their gateways monitor them."""
+        self._start_ns = await machines.play_all(served.values(), self._clock)
+        ahead_ns = self._start_ns - self._clock.now_ns()
+        self._played_ns = self._progress.began_ns = self._clock.monotonic_ns() + ahead_ns
         self._progress.phase = "running"
 
-        def note(event: Mapping[str, object]) -> None:
-            if event.get("event") == "progress" and not self._played_ns:
-                self._played_ns = self._progress.began_ns = self._clock.monotonic_ns()
+    async def _wait_played(self, served: Mapping[str, Machine]) -> None:
+        """Wait until all machines have played."""
+
+        def note() -> None:
             passed = (self._now_ns() - self._plan.scenario.start_ns) // self._progress.quantum_ns
-            self._progress.quantum = min(passed, self._plan.quanta)
+            self._progress.quantum = min(max(passed, 0), self._plan.quanta)
 
         async with asyncio.TaskGroup() as group:
-            for machine in served.values():
-                group.create_task(machine.wait_for("played", on_other=note), name=machine.name)
+            for name, machine in served.items():
+                group.create_task(machine.wait_for("played", note), name=f"machine {name}")
+
+    async def _restart(self) -> None:
+        """Restart the server at the moments of the timeline; raises Unavailable."""
+        for at_ns in self._plan.restart_moments():
+            due_ns = self._played_ns + round(at_ns / self._speed)
+            await self._clock.sleep(max(due_ns - self._clock.monotonic_ns(), 0) / NS_PER_S)
+            await self._server.restart(RESTARTED_WITHIN_S)
 
     async def _wait_quiet(self) -> None:
         """Wait until nothing has arrived for a moment: the last rows, and answers to them."""
         began_ns = self._clock.monotonic_ns()
+        quiet_s = AFTER_RESTART_S if self._plan.restart_moments() else QUIET_S
         while True:
             now_ns = self._clock.monotonic_ns()
             is_late = now_ns - began_ns > ARRIVED_WITHIN_S * NS_PER_S
-            is_quiet = now_ns - max(self._arrived_ns, began_ns) > QUIET_S * NS_PER_S
+            is_quiet = now_ns - max(self._arrived_ns, began_ns) > quiet_s * NS_PER_S
             if is_late or is_quiet:
                 return  # expectations say whether anything is missing
             await self._clock.sleep(LOOK_S)
@@ -192,7 +217,7 @@ class WallRun:
         start_ns = self._plan.scenario.start_ns
         if not self._played_ns:
             return start_ns
-        passed_ns = (self._clock.monotonic_ns() - self._played_ns) * self._speed
+        passed_ns = max(self._clock.monotonic_ns() - self._played_ns, 0) * self._speed
         return min(start_ns + round(passed_ns), self._plan.end_ns - 1)
 
     async def _watch(self, name: str) -> None:
@@ -204,7 +229,8 @@ class WallRun:
         await child.wait_read(program.KILLED_S)
         words = f"prototype {name!r} {program_end.ending(code)}"
         lines = program_end.last_lines(child.last_lines)
-        if code and not self._played_ns:
+        has_begun = self._played_ns and self._played_ns <= self._clock.monotonic_ns()
+        if code and not has_begun:
             raise PrototypeRefused(f"{words} before the machines played. {lines}", name=name)
         if code:
             at = time_text(self._now_ns(), self._plan.scenario.start_ns)
@@ -217,9 +243,13 @@ class WallRun:
             record = RunRecord(
                 plan, api, names={plan.stream(n): n for n in plan.scenario.equipment}
             )
-            record.observe(0, self._documents)
-            await record.settle()
-        times = ScenarioTime(plan, self._speed)
+            if plan.restart_moments():
+                span_ns = (self._start_ns, self._clock.now_ns())
+                await stored_run.take(plan, api, record, span_ns)
+            else:
+                record.observe(0, self._documents)
+                await record.settle()
+        times = ScenarioTime(plan, self._speed, self._start_ns)
         observed = times.observed(record, self._meter.samples())
         wall_ns = self._clock.monotonic_ns() - (self._played_ns or began_ns)
         return RunEnd(

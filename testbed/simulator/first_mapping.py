@@ -17,11 +17,18 @@ from testbed.simulator.machine import SimulatorOptions
 ORGANISATION = "factory"
 
 
-def write(options: SimulatorOptions, source: RowSource, url: str) -> None:
-    """Write the mapping file, if one is wanted; raises Unknown or Unavailable."""
+def write(
+    options: SimulatorOptions, source: RowSource, url: str, period_s: float | None = None
+) -> None:
+    """Write the mapping file, if one is wanted; raises Unknown or Unavailable.
+
+    period_s: between two rows, 0 if unknown; None for a model's own at the options' speed.
+    """
     if options.mapping is not None:
-        period_s = source.period_s if isinstance(source, SteppedModel | FmuModel) else 0.0
-        text = mapping_text(options, source.signals, url, period_s / options.playback.speed)
+        if period_s is None:
+            period_s = source.period_s if isinstance(source, SteppedModel | FmuModel) else 0.0
+            period_s /= options.playback.speed
+        text = mapping_text(options, source.signals, url, period_s)
         _write(options.mapping, text)
 
 

@@ -1,5 +1,6 @@
 """Ctrl-C while a command is still being loaded."""
 
+import os
 import subprocess
 import sys
 
@@ -36,3 +37,19 @@ def test_a_command_that_is_interrupted_while_it_is_loaded_ends_silently(module):
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("module", ["testbed.scenario.loading", "testbed.scenario.terminal"])
+def test_a_run_that_is_interrupted_while_it_is_loaded_leaves_no_folder(tmp_path, module):
+    scenario = sources.ROOT / "examples/scenarios/valve-closes.yaml"
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, "run", str(scenario), "--fast", module],
+        cwd=sources.ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert list(tmp_path.iterdir()) == []

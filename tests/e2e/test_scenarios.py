@@ -25,7 +25,7 @@ timeline:
 prototypes:
 {prototypes}
 expectations:
-  - {{name: each row is answered, stream: echo/out, count: {{is: {count}}}}}
+  - {{name: each row is answered, stream: {stream}, count: {{is: {count}}}}}
 """
 ECHO = """
   echo: {python: echo.py, inputs: {rig: rig}, outputs: [out], answers_within: 60s}"""
@@ -52,6 +52,32 @@ async def main():
         async for batch in testbed.input("rig"):
             if batch.batch.seq == 2:
                 raise ValueError("the second batch is too much")
+
+run(main())
+""",
+    "lone.py": """
+import resource
+from testbed_sdk import connect, run
+
+async def main():
+    async with connect() as testbed:
+        async for batch in testbed.input("rig"):
+            if batch.batch.seq == 2:
+                _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))  # no new socket
+                testbed._bus._connection._transport.abort()
+
+run(main())
+""",
+    "hang.py": """
+import time
+from testbed_sdk import connect, run
+
+async def main():
+    async with connect() as testbed:
+        async for batch in testbed.input("rig"):
+            if batch.batch.seq == 2:
+                time.sleep(60)
 
 run(main())
 """,
@@ -82,9 +108,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def scenario(folder, *prototypes, count=20):
+def scenario(folder, *prototypes, count=20, stream="echo/out"):
     file = folder / "short.yaml"
-    file.write_text(SCENARIO.format(prototypes="".join(prototypes), count=count))
+    text = SCENARIO.format(prototypes="".join(prototypes), count=count, stream=stream)
+    file.write_text(text)
     return file
 
 
@@ -180,6 +207,24 @@ def _is_sleep(process):
     return process.info["cmdline"] == ["sleep", "300"]
 
 
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("lone", 3, "did not answer quantum 2 within 3 s: it has lost its connection"),
+        ("hang", 1, "did not answer quantum 2 within 3 s; it must wait with the SDK alone"),
+    ],
+)
+async def test_no_answer_is_the_prototypes_fault_unless_it_lost_its_connection(
+    folder, name, code, words
+):
+    silent = f"\n  {name}: {{python: {name}.py, inputs: {{rig: rig}}, answers_within: 3s}}"
+    file = scenario(folder, silent, stream="rig")
+    result = await ran(file, "--fast", "--junit", folder / "out.xml")
+    assert result.code == code, result.out + result.errors
+    assert f"prototype '{name}' {words}" in result.out + result.errors
+    assert (folder / "out.xml").exists() == (code == 1)
+
+
 async def test_a_prototype_that_never_takes_part_is_an_error_of_the_file(folder):
     gone = "\n  gone: {command: python -c 'raise SystemExit(4)', inputs: {rig: rig}}"
     result = await ran(scenario(folder, ECHO, gone), "--fast", "--junit", folder / "out.xml")
@@ -190,24 +235,28 @@ async def test_a_prototype_that_never_takes_part_is_an_error_of_the_file(folder)
 
 
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGKILL"])
-async def test_a_run_that_is_interrupted_or_killed_leaves_no_process(folder, signal_name):
+async def test_a_run_that_is_interrupted_or_killed_leaves_nothing(folder, signal_name):
     slow = ECHO.replace("echo.py", "slow.py")
     (folder / "slow.py").write_text("import time\ntime.sleep(300)")
-    process = await start(scenario(folder, slow), "--fast", "--folder", folder / "data")
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    process = await start(scenario(folder, slow), "--fast", TMPDIR=str(temporary))
     for _ in range(3_000):
         if has_slow(process):
             break
         await WallClock().sleep(0.02)
     assert has_slow(process)
+    assert [each.name[:12] for each in temporary.iterdir()] == ["testbed-run-"]
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.Signals[signal_name])
     await process.communicate()
     assert process.returncode == (130 if signal_name == "SIGINT" else -9)
     for _ in range(500):
-        if not any(map(leftovers.runs, children)):
+        left = [each for each in children if leftovers.runs(each)] + [*temporary.iterdir()]
+        if not left:
             return
         await WallClock().sleep(0.02)
-    raise AssertionError([each for each in children if leftovers.runs(each)])
+    raise AssertionError(left)
 
 
 def has_slow(process):
@@ -228,8 +277,8 @@ async def test_at_wall_time_machines_are_read_by_real_gateways(folder):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("  - {fault: stuck, on: rig/Pressure, from: 1s, to: 2s}", ":8:5: timeline.1: at wall"),
-        ("  - {set: rig/opening, at: 1s, value: 0.5}", "faults of its model alone: add --fast"),
+        ("  - {fault: cut, on: rig, from: 1s, to: 2s}", ":8:5: timeline.1: a fault of a machine's"),
+        ("  - {fault: delay, on: rig, by: 1s, from: 1s, to: 2s}", "virtual time: add --fast"),
     ],
 )
 async def test_what_wall_time_does_not_have_is_said_at_its_place(folder, line, words):

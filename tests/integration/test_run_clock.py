@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import os
+import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -23,8 +26,9 @@ from broker.namespace import StreamAddress, StreamTopic, Verb
 from broker.run_clock import JOIN, Tick
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
+from testbed.processes import program
 from testbed.scenario import coordinator
-from testbed.scenario.coordinator import Coordinator, NoAnswer
+from testbed.scenario.coordinator import Before, Coordinator, NoAnswer
 from testbed.scenario.member_order import ClockMember
 from testbed_sdk import PrototypeSettings, connect, connect_sync
 from testbed_sdk.connection import Testbed
@@ -57,6 +61,22 @@ async def sources(quantum: int) -> list[tuple[StreamAddress, Batch]]:
     times = START_NS + ((quantum - 1) * 10 + np.arange(10)) * (NS_PER_S // 10)
     frame = Wide(times, {"a": np.arange(10.0) + quantum})
     return [(RIG, Batch(1, (frame,), Source.SIMULATED, 0, "seed", quantum))]
+
+
+async def nothing(_quantum: int) -> None:
+    """Do nothing before a quantum."""
+
+
+def members(reads: Mapping[str, Sequence[StreamAddress]], within_s: float) -> list[ClockMember]:
+    return [
+        ClockMember(
+            name=name,
+            address=out(name).owner,
+            inputs=frozenset(inputs),
+            answers_within_s=within_s,
+        )
+        for name, inputs in reads.items()
+    ]
 
 
 @dataclass
@@ -109,13 +129,17 @@ class Run:
 
 @asynccontextmanager
 async def running(
-    folder: Path, *, within_s: float = WITHIN_S, **reads: Sequence[StreamAddress]
+    folder: Path,
+    *,
+    within_s: float = WITHIN_S,
+    before: Before = nothing,
+    **reads: Sequence[StreamAddress],
 ) -> AsyncIterator[Run]:
     """A run whose members read these streams."""
     async with (
         serving(folder / "data") as server,
         founded(f"http://{server.api}", server.administrator, ["factory"]) as owners,
-        on_server(server, owners, reads, within_s) as run,
+        on_server(server, owners, reads, within_s, before) as run,
     ):
         yield run
 
@@ -126,6 +150,7 @@ async def on_server(
     owners: Owners,
     reads: Mapping[str, Sequence[StreamAddress]],
     within_s: float = WITHIN_S,
+    before: Before = nothing,
 ) -> AsyncIterator[Run]:
     """A run over a server whose organisation `factory` has this owner."""
     outputs = [out(name) for name in reads]
@@ -159,21 +184,14 @@ async def on_server(
         observed: list[tuple[int, str, Any]] = []
         async with coordinator.open(
             SPACE,
-            [
-                ClockMember(
-                    name=name,
-                    address=out(name).owner,
-                    inputs=frozenset(inputs),
-                    answers_within_s=within_s,
-                )
-                for name, inputs in reads.items()
-            ],
+            members(reads, within_s),
             bus=bus,
             clock=CLOCK,
             start_ns=START_NS,
             quantum_ns=NS_PER_S,
             sources=sources,
             outputs=outputs,
+            before=before,
             observe=lambda quantum, batches: observed.extend(
                 (quantum, address.equipment, document) for address, document in batches
             ),
@@ -303,6 +321,103 @@ async def test_a_member_that_stops_is_named_with_the_quantum(tmp_path, program, 
         with pytest.raises(NoAnswer, match=sentence) as error:
             await run.play(5, joins_within_s, other=reading, **programs)
         assert (error.value.member, error.value.quantum) == ("detector", quantum)
+
+
+READER = """
+from testbed_sdk import connect, run
+
+async def main():
+    async with connect() as testbed:
+        async for batch in testbed.input("rig"):
+            pass
+
+run(main())
+"""
+SHORT = 4
+"""Quanta of a run whose member is stopped in each of them."""
+
+
+@asynccontextmanager
+async def reader_process(folder: Path, run: Run) -> AsyncIterator[int]:
+    """A member in a process of its own, which is killed on leaving; yields its id."""
+    settings, bus_settings = run.settings["detector"]
+    environment = os.environ | {
+        "TESTBED_API": settings.api,
+        "TESTBED_BROKER": f"mqtt://{bus_settings.address}",
+        "TESTBED_CREDENTIAL": bus_settings.credential.get_secret_value(),
+        "TESTBED_SPACE": SPACE,
+        "TESTBED_INPUTS": f"rig={RIG}",
+        "TESTBED_OUTPUTS": f"out={out('detector')}",
+        "TESTBED_CLOCK": "run",
+    }
+    command, log = (sys.executable, "-c", READER), folder / "reader.log"
+    async with program.start_prototype(
+        command, log=log, environment=environment, clock=CLOCK, show=lambda _: None
+    ) as child:
+        try:
+            yield child.pid
+        finally:
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+async def whole_run(
+    opened: contextlib.AbstractAsyncContextManager[Coordinator], joins_within_s: float
+) -> None:
+    async with opened as clock:
+        await clock.join(joins_within_s)
+        await clock.run(SHORT)
+
+
+async def test_a_member_that_freezes_in_any_quantum_is_named_and_nothing_hangs(tmp_path):
+    """One server; a new coordinator and a new process for each quantum, JOIN among them."""
+    (member,) = members({"detector": [RIG]}, HANGS_WITHIN_S)
+    async with running(tmp_path, detector=[RIG]) as run:
+        for stopped in range(JOIN, SHORT + 1):
+            async with reader_process(tmp_path, run) as number:
+
+                async def freezing(quantum: int, stopped=stopped, number=number) -> Any:
+                    if quantum == stopped:
+                        os.kill(number, signal.SIGSTOP)
+                    return await sources(quantum)
+
+                if stopped == JOIN:
+                    os.kill(number, signal.SIGSTOP)
+                opened = coordinator.open(
+                    SPACE,
+                    [member],
+                    bus=run.bus,
+                    clock=CLOCK,
+                    start_ns=START_NS,
+                    quantum_ns=NS_PER_S,
+                    sources=freezing,
+                    is_ahead=False,
+                )
+                joins_within_s = HANGS_WITHIN_S if stopped == JOIN else 10
+                with pytest.raises(NoAnswer, match="prototype 'detector' did not") as error:
+                    await whole_run(opened, joins_within_s)
+                assert error.value.quantum == stopped
+
+
+async def test_a_member_whose_connection_breaks_is_asked_again(tmp_path):
+    slept = []
+
+    async def program_of_sleeper(testbed: Testbed) -> None:
+        loops.append((asyncio.get_running_loop(), testbed._bus))
+        while True:
+            await testbed.sleep(1)
+            slept.append(seconds(testbed.now_ns()))
+
+    async def breaking(quantum: int) -> None:
+        if quantum == 2:
+            loop, bus = loops[0]
+            asyncio.run_coroutine_threadsafe(bus.renew(), loop)
+            while bus.is_connected:
+                await CLOCK.sleep(0.001)
+
+    loops: list[tuple[asyncio.AbstractEventLoop, client.Bus]] = []
+    async with running(tmp_path, before=breaking, detector=[RIG]) as run:
+        await run.play(4, detector=program_of_sleeper)
+    assert slept == [1, 2, 3]
 
 
 async def test_a_member_whose_process_ended_is_struck_off_and_the_run_goes_on(tmp_path):

@@ -7,7 +7,8 @@ from broker.clock import NS_PER_S, SteppedClock, WallClock, text_of
 from broker.errors import Invalid, Taken
 from broker.recordings import bundle
 from broker.recordings.manifest import CoveringGrant
-from testbed.scenario import init, loading, recorded_equipment, tested_run
+from testbed.scenario import init, loading, matrix_run, recorded_equipment, tested_run
+from testbed.scenario.matrix_run import MatrixProgress, RunOptions
 from testbed_scenarios.model import RecordingEquipment
 from testbed_scenarios.observations import TruthInterval
 from tests import recorded
@@ -91,13 +92,58 @@ expectations:
     assert result.history("rig")["Pressure"].values[:8].tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
 
 
+async def run_at(file, folder, speed):
+    """Run at a speed of wall time, or in virtual time where it is None."""
+    loaded = loading.load(file, WallClock())
+    loading.check_mode(loaded, is_virtual=speed is None)
+    options = RunOptions(folder=folder, speed=speed)
+    (result,) = await matrix_run.run_all(loaded, options, WallClock(), MatrixProgress())
+    return result
+
+
 @has_compiler
-def test_a_run_whose_fmu_crashes_ends_with_a_sentence_at_its_place(tmp_path):
+@pytest.mark.timeout(120)  # three machines behind OPC UA, three gateways, a server twice
+async def test_at_wall_time_they_are_served_in_step_and_a_restart_of_the_server_loses_nothing(
+    tmp_path,
+):
     fmu_tank.built(tmp_path)
-    fault = fmu_tank.FAULTS.index("segfault")
-    text = f"equipment:\n  tank: {{fmu: tank.fmu, parameters: {{fault: {fault}, at: 7.5}}}}\n"
-    with pytest.raises(Invalid, match=r"crashed \(SIGSEGV\) in doStep at t=7.5 s") as failure:
-        tested_run.run(scenario(tmp_path, text), seed=None, folder=tmp_path / "run")
+    recorded.machine(tmp_path / "early", {"a": [(at, at) for at in range(20)]})
+    recorded.machine(tmp_path / "late", {"b": [(at, at) for at in range(5, 20)]})
+    begin = f"begin: {text_of(T0 + 6 * NS_PER_S)}"
+    text = f"""equipment:
+  tank: {{fmu: tank.fmu, parameters: {{gain: 2}}, inputs: {{inflow_1: 1.5}}}}
+  early: {{recording: early, {begin}}}
+  late: {{recording: late, {begin}}}
+timeline:
+  - {{fault: server-restart, at: 4s}}
+  - {{set: tank/inflow_1, at: 10s, value: 0}}
+  - {{fault: stuck, on: tank/level, from: 16s, to: 18s}}
+expectations:
+  - {{signal: tank/level, always: {{between: [2.97, 3.0]}}, from: 9500ms, to: 10s}}
+  - {{signal: tank/level, always: {{below: 0.2}}, from: 16s}}
+  - {{stream: tank, count: {{is: 200}}}}
+  - {{stream: early, count: {{is: 14}}}}
+  - {{stream: late, count: {{is: 14}}}}
+"""
+    result = await run_at(scenario(tmp_path, text), tmp_path / "run", speed=2)
+    assert result.verdict.passed, "\n".join(result.verdict.lines())
+    level, *series = (result.observed.series(name) for name in ("tank/level", "early/a", "late/b"))
+    assert len({*level.values[161:179]}) == 1
+    start_ns = result.plan.scenario.start_ns
+    for each in series:
+        assert ((each.time_ns - start_ns) // NS_PER_S + 6).tolist() == each.values.tolist()
+
+
+CRASH = f"parameters: {{fault: {fmu_tank.FAULTS.index('segfault')}, at: 1.5}}"
+
+
+@has_compiler
+@pytest.mark.parametrize("speed", [None, 2])
+async def test_a_run_whose_fmu_crashes_ends_with_a_sentence_at_its_place(tmp_path, speed):
+    fmu_tank.built(tmp_path)
+    file = scenario(tmp_path, f"equipment:\n  tank: {{fmu: tank.fmu, {CRASH}}}\n")
+    with pytest.raises(Invalid, match=r"crashed \(SIGSEGV\) in doStep at t=1.5 s") as failure:
+        await run_at(file, tmp_path / "run", speed)
     assert "scenario.yaml:5:3: equipment.tank: the FMU tank.fmu" in failure.value.message
 
 
