@@ -138,7 +138,7 @@ async def ran(*arguments, **environment):
     return Ran(process.returncode, out, errors)
 
 
-async def testbed(command, *arguments):
+async def run_command(command, *arguments):
     process = await start(*arguments, command=command)
     out, errors = await process.communicate()
     return Ran(process.returncode, out, errors)
@@ -164,7 +164,7 @@ async def test_a_whole_run_becomes_a_recording(folder):
     left, new = folder / "left", folder / "run-1"
     result = await ran(scenario(folder, ECHO), "--fast", "--json", "--folder", left)
     (run,) = orjson.loads(result.out)["runs"]
-    created = await testbed("recording", "create", new, "--run", left, "--json")
+    created = await run_command("recording", "create", new, "--run", left, "--json")
     assert created.code == 0, created.errors
     recording = bundle.open_recording(new)
     assert orjson.loads(created.out)["sha256"] == recording.sha256
@@ -175,9 +175,9 @@ async def test_a_whole_run_becomes_a_recording(folder):
     assert (samples["local/rig/measured"], samples["local/echo/out"]) == (160, 20)
     labels = {f"{each.stream}/{each.signal}" for each in recording.manifest.labels}
     assert "local/rig/truth/anomaly" in labels
-    again = await testbed("recording", "create", new, "--run", left)
+    again = await run_command("recording", "create", new, "--run", left)
     assert (again.code, "is there already" in again.errors) == (2, True)
-    nothing = await testbed("recording", "create", folder / "x", "--run", folder)
+    nothing = await run_command("recording", "create", folder / "x", "--run", folder)
     assert (nothing.code, "there is no run in" in nothing.errors) == (2, True)
     assert not (folder / "x").exists()
 
