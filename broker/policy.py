@@ -350,10 +350,8 @@ def _may_see(rights: Rights, who: Principal, target: Target, at_ns: int) -> Deci
     if owner is None:
         return Decision(allowed=False, reason="nothing to be seen")
     if who.kind is PrincipalKind.MACHINE:
-        allowed = any(
-            _is_of(entry, target) and _is_accessible(rights, who, entry, at_ns)
-            for entry in who.scope.reads | who.scope.writes
-        )
+        scoped = _scoped(who, target)
+        allowed = any(_is_accessible(rights, who, entry, at_ns) for entry in scoped)
         return Decision(allowed or owner == who.scope.equipment, "what is in its scope")
     if owner.organisation == who.organisation:
         return Decision(bool(who.roles), "its organisation's own")
@@ -361,6 +359,16 @@ def _may_see(rights: Rights, who: Principal, target: Target, at_ns: int) -> Deci
         return Decision(allowed=True, reason="listed to its organisation")
     allowed = any(_is_of(grant.entry, target) for grant in _grants(rights, who, at_ns))
     return Decision(allowed, "granted" if allowed else "neither listed nor granted")
+
+
+def _scoped(who: Principal, target: Target) -> Iterator[Entry]:
+    """List what a machine's scope names of a target: first the live stream, which most look for."""
+    if isinstance(target, StreamAddress):
+        live = Entry(LIVE, target)
+        if live in who.scope.reads or live in who.scope.writes:
+            yield live
+    yield from (entry for entry in who.scope.reads if _is_of(entry, target))
+    yield from (entry for entry in who.scope.writes if _is_of(entry, target))
 
 
 def visible_listings(rights: Rights, who: Principal, at_ns: int) -> Iterator[Listing]:
@@ -431,6 +439,8 @@ def _writes_of(rights: Rights, who: Principal, target: Target) -> bool:
         gateway = who.scope.equipment is not None and _equipment_of(target) == who.scope.equipment
         if gateway:  # before anything of it is registered, too
             return True
+    if isinstance(target, StreamAddress) and _writes(rights, who, Entry(LIVE, target)):
+        return True  # most are: a machine of a thousand streams registers each of them
     return any(_is_of(entry, target) for entry in _written(rights, who))
 
 
@@ -460,7 +470,14 @@ _DECISIONS: Mapping[Action, Callable[[Rights, Principal, Target, int], Decision]
 
 def _is_of(entry: Entry, target: Target) -> bool:
     """Return whether a stream in a space is the target, or belongs to it."""
-    return target in {entry, entry.address, entry.address.owner}
+    match target:
+        case Entry():
+            return entry == target
+        case StreamAddress():
+            return entry.address == target
+        case EquipmentAddress():
+            return entry.address.owner == target
+    return False
 
 
 def _equipment_of(target: Target) -> EquipmentAddress | None:
