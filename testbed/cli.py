@@ -47,6 +47,10 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
     },
     "Prototypes": {
+        "prototype": (
+            "prototype",
+            "Write, check and test a prototype as a project, and ask for what it reads.",
+        ),
         "run": (
             "scenario",
             "Run a scenario: machines, faults and your prototypes, judged by what you expect.",

@@ -8,10 +8,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
+from broker.field_findings import unknown
 from broker.time_expressions import duration_text
 from testbed_scenarios import expectation_check, matrix, quantities, timeline_check
 from testbed_scenarios.catalogue import Catalogue, EquipmentFacts, Path
-from testbed_scenarios.findings import ScenarioFinding, of_range, unknown
+from testbed_scenarios.findings import ScenarioFinding, of_range
 from testbed_scenarios.model import (
     CsvEquipment,
     FmuEquipment,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from broker.field_findings import unknown
 from broker.time_expressions import duration_text
 from testbed_scenarios.catalogue import Path
 from testbed_scenarios.expectations.model import (
@@ -15,7 +16,7 @@ from testbed_scenarios.expectations.model import (
     ResourceExpectation,
     SampleExpectation,
 )
-from testbed_scenarios.findings import ScenarioFinding, unknown
+from testbed_scenarios.findings import ScenarioFinding
 from testbed_scenarios.model import Scenario
 from testbed_scenarios.scenario_streams import ScenarioStreams
 from testbed_scenarios.timeline_model import (

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from broker import pydantic_checks, yaml_document
+from broker import field_findings, pydantic_checks, yaml_document
 from broker.errors import Invalid
 from broker.yaml_document import YamlDocument
 from testbed_scenarios import check
@@ -43,8 +43,7 @@ class ScenarioFile:
 
     def refused(self, findings: Iterable[ScenarioFinding]) -> Invalid:
         """The error that lists findings at their places in the file."""
-        mistakes = [_placed(finding, self.document) for finding in findings]
-        return yaml_document.listed(self.name, mistakes, document="scenario")
+        return field_findings.refused(self.name, self.document, findings, kind="scenario")
 
 
 def read(text: str, name: str) -> ScenarioFile:
@@ -73,12 +72,6 @@ def checked(file: ScenarioFile, catalogue: Catalogue) -> Scenario:
     if findings := list(check.findings(file.scenario, catalogue)):
         raise file.refused(findings)
     return file.scenario
-
-
-def _placed(finding: ScenarioFinding, document: YamlDocument) -> yaml_document.Mistake:
-    place = document.key_position if finding.is_name else document.position
-    field = ".".join(finding.path)
-    return place(finding.path), f"{field}: {finding.sentence}" if field else finding.sentence
 
 
 def _tagged() -> dict[str, type[BaseModel]]:

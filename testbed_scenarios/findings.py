@@ -1,34 +1,16 @@
 """Findings of a check: the path of a field in a scenario file, and what is wrong with it."""
 
-import difflib
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
+from broker.field_findings import FieldFinding
 from testbed_scenarios.catalogue import ParameterFacts, Path
 from testbed_scenarios.quantities import PhysicalValue
 
-MOST_LISTED = 12
-"""Names that a sentence lists where none is near."""
 
+class ScenarioFinding(FieldFinding):
+    """A mistake at a path of a scenario file."""
 
-@dataclass(frozen=True, slots=True)
-class ScenarioFinding:
-    """A mistake at a path.  is_name: the field's name is wrong, not its value."""
-
-    path: Path
-    sentence: str
-    is_name: bool = False
-
-
-def unknown(sentence: str, name: str, known: Collection[str]) -> str:
-    """A sentence about a name that is not known, with the nearest one, or those that are known."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    if near:
-        return f"{sentence}; did you mean {near[0]!r}?"
-    if not known:
-        return f"{sentence}: there is none at all"
-    listed = ", ".join(sorted(known)[:MOST_LISTED])
-    return f"{sentence}; known are {listed}{', …' if len(known) > MOST_LISTED else ''}"
+    __slots__ = ()
 
 
 def of_unit(path: Path, amount: PhysicalValue, unit: str, what: str) -> Iterator[ScenarioFinding]:

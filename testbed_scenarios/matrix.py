@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from broker import pydantic_checks, yaml_document
 from broker.errors import Invalid
-from testbed_scenarios.findings import ScenarioFinding, unknown
+from broker.field_findings import unknown
+from testbed_scenarios.findings import ScenarioFinding
 from testbed_scenarios.model import Scenario, SweepValue
 
 MOST_RUNS = 1_000

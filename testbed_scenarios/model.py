@@ -8,14 +8,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
-from broker import clock
+from broker import clock, field_choice
 from broker.clock import NS_PER_S
 from broker.errors import Invalid
+from broker.file_values import DurationNs, Id
 from testbed_scenarios.expectations.model import Expectation
 from testbed_scenarios.quantities import (
     RANGE_SIGN,
-    DurationNs,
-    Id,
     InputSource,
     InstantNs,
     Quantity,
@@ -117,40 +116,13 @@ _SOURCES = {
 }
 
 
-def _chosen(fields: Any, tags: dict[str, str]) -> str | None:
-    """The tag of the member of a union that a value is meant to be."""
-    if isinstance(fields, ScenarioPart):
-        return f"<{type(fields).__name__}>"
-    given = [tags[name] for name in tags if isinstance(fields, dict) and name in fields]
-    return given[0] if given else None
-
-
-def _has_one(tags: dict[str, str], noun: str) -> BeforeValidator:
-    """Make a validator that refuses none and several of the fields that say what a part is."""
-    names = f"{', '.join(list(tags)[:-1])} or {list(tags)[-1]}"
-
-    def validate(value: Any) -> Any:
-        if isinstance(value, ScenarioPart):
-            return value
-        if not isinstance(value, dict):
-            raise ValueError(f"it holds fields: {names}, …")
-        given = [name for name in tags if name in value]
-        if not given:
-            raise ValueError(f"say which {noun} this is: {names}")
-        if len(given) > 1:
-            raise ValueError(f"`{given[0]}` and `{given[1]}` exclude one another; leave one out")
-        return value
-
-    return BeforeValidator(validate)
-
-
 Equipment = Annotated[
     Annotated[ModelEquipment, Tag("<ModelEquipment>")]
     | Annotated[FmuEquipment, Tag("<FmuEquipment>")]
     | Annotated[CsvEquipment, Tag("<CsvEquipment>")]
     | Annotated[RecordingEquipment, Tag("<RecordingEquipment>")],
-    Discriminator(lambda value: _chosen(value, _SOURCES)),
-    _has_one(_SOURCES, "machine"),
+    Discriminator(lambda value: field_choice.chosen(value, _SOURCES)),
+    field_choice.has_one(_SOURCES, "machine"),
 ]
 """A machine: a model, an FMU, a CSV file or a recording; the field of that name says which."""
 
@@ -216,8 +188,8 @@ Prototype = Annotated[
     Annotated[CommandPrototype, Tag("<CommandPrototype>")]
     | Annotated[PythonPrototype, Tag("<PythonPrototype>")]
     | Annotated[FunctionPrototype, Tag("<FunctionPrototype>")],
-    Discriminator(lambda value: _chosen(value, _PROGRAMS)),
-    _has_one(_PROGRAMS, "program"),
+    Discriminator(lambda value: field_choice.chosen(value, _PROGRAMS)),
+    field_choice.has_one(_PROGRAMS, "program"),
 ]
 """A prototype under test: a command, a Python file or a function."""
 

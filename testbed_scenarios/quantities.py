@@ -6,55 +6,30 @@ which is dumped and read is equal.  Times are integers of nanoseconds, whole mic
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from broker import clock, namespace, streams, time_expressions, units
-from broker.errors import BedError, Invalid
+from broker.errors import Invalid
+from broker.file_values import (
+    DURATION_FORM,
+    DURATION_PATTERN,
+    ID,
+    duration_ns,
+    reading,
+    text_schema,
+)
 from broker.time_expressions import duration_text
 
-DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|min|m|s|h|d|w))+$"
 RANGE_SIGN = ".."
-_ID = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
 _SIGNAL = r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}"
-_DURATION_FORM = f"a duration: {time_expressions.DURATION_FORM}"
 INSTANT_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$"
 _AMOUNT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?:\s+(\S+))?", re.ASCII)
 
 
-def reading(parse: Callable[[str], object], *types: type) -> BeforeValidator:
-    """Make a validator of a parser of texts, whose errors stay as they are.
-
-    types: of values that are parsed already and pass; anything else is refused.
-    """
-
-    def validate(value: Any) -> Any:
-        if isinstance(value, types):
-            return value
-        if not isinstance(value, str):
-            unit = "; write it with its unit, such as 10s" if isinstance(value, int | float) else ""
-            raise ValueError(f"it must be a text, not {value!r}{unit}")
-        try:
-            return parse(value.strip())
-        except BedError as exc:
-            raise ValueError(str(exc)) from exc
-
-    return BeforeValidator(validate)
-
-
 # --- times ---------------------------------------------------------------------------------------
-
-
-def duration_ns(text: str) -> int:
-    """The nanoseconds of a duration above 0; raises Invalid."""
-    value_ns = time_expressions.nanoseconds(text)
-    if value_ns == 0:
-        raise Invalid(f"{text!r} must be longer than 0", hint="such as 1s")
-    return value_ns
 
 
 def signed_duration_ns(text: str) -> int:
@@ -74,40 +49,28 @@ def instant_text(time_ns: int) -> str:
     return clock.text_of(time_ns).removesuffix("Z").rstrip("0").removesuffix(".") + "Z"
 
 
-def _duration_schema(pattern: str, words: str, example: str) -> WithJsonSchema:
-    schema = {"type": "string", "pattern": pattern, "description": words, "examples": [example]}
-    return WithJsonSchema(schema)
-
-
 _as_duration = PlainSerializer(duration_text, return_type=str)
 
-DurationNs = Annotated[
-    int,
-    reading(duration_ns),
-    _as_duration,
-    _duration_schema(DURATION_PATTERN, _DURATION_FORM, "10s"),
-]
-"""A duration above 0, in ns."""
 MomentNs = Annotated[
     int,
     reading(time_expressions.nanoseconds),
     _as_duration,
-    _duration_schema(DURATION_PATTERN, f"time since the beginning: {_DURATION_FORM}", "60s"),
+    text_schema(DURATION_PATTERN, f"time since the beginning: {DURATION_FORM}", "60s"),
 ]
 """A moment of virtual time, in ns since the scenario began."""
 DurationBoundNs = Annotated[
     int,
     reading(time_expressions.nanoseconds),
     _as_duration,
-    _duration_schema(DURATION_PATTERN, f"{_DURATION_FORM}; 0s is one", "5s"),
+    text_schema(DURATION_PATTERN, f"{DURATION_FORM}; 0s is one", "5s"),
 ]
 """A duration that another one is compared with, in ns; 0 is one."""
 SignedDurationNs = Annotated[
     int,
     reading(signed_duration_ns),
     PlainSerializer(signed_duration_text, return_type=str),
-    _duration_schema(
-        DURATION_PATTERN.replace("^", "^[+-]?"), f"{_DURATION_FORM}; with - before it, back", "-2s"
+    text_schema(
+        DURATION_PATTERN.replace("^", "^[+-]?"), f"{DURATION_FORM}; with - before it, back", "-2s"
     ),
 ]
 """A duration that may be below 0, in ns."""
@@ -115,7 +78,7 @@ InstantNs = Annotated[
     int,
     reading(clock.ns_of),
     PlainSerializer(instant_text, return_type=str),
-    _duration_schema(INSTANT_PATTERN, "an instant, RFC 3339", "2026-01-01T00:00:00Z"),
+    text_schema(INSTANT_PATTERN, "an instant, RFC 3339", "2026-01-01T00:00:00Z"),
 ]
 """An instant, in ns since 1970 UTC."""
 
@@ -146,7 +109,7 @@ DurationSpan = Annotated[
     DurationRange,
     reading(DurationRange.parse, DurationRange),
     PlainSerializer(str, return_type=str),
-    _duration_schema(
+    text_schema(
         rf"{DURATION_PATTERN[:-1]}(\.\.{DURATION_PATTERN[1:-1]})?$",
         "a duration, or the shortest and the longest with .. between",
         "20s..60s",
@@ -214,12 +177,6 @@ def _factor(text: str) -> float:
 
 Factor = Annotated[float, reading(_factor, float, int), WithJsonSchema({"type": "number"})]
 """A finite number, not 0 where it is written."""
-UnitCode = Annotated[
-    str,
-    reading(units.checked_unit),
-    WithJsonSchema({"type": "string", "examples": ["mbar"], "maxLength": units.MOST_LENGTH}),
-]
-"""A unit, as a UCUM code."""
 
 
 def _share(text: str) -> float:
@@ -286,18 +243,13 @@ def checked_target(text: str) -> str:
     return checked_signal(text) if "/" in text else namespace.checked_id(text, "name")
 
 
-Id = Annotated[
-    str,
-    reading(partial(namespace.checked_id, what="name")),
-    WithJsonSchema({"type": "string", "pattern": f"^{_ID}$"}),
-]
 StreamReference = Annotated[
     str,
     reading(checked_stream),
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": f"^{_ID}(/{_ID})?$",
+            "pattern": f"^{ID}(/{ID})?$",
             "description": "a stream: the name of an equipment, or PROTOTYPE/OUTPUT",
             "examples": ["rig", "detector/score"],
         }
@@ -309,7 +261,7 @@ SignalReference = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": f"^{_ID}(/{_ID})?/{_SIGNAL}$",
+            "pattern": f"^{ID}(/{ID})?/{_SIGNAL}$",
             "description": "a signal: EQUIPMENT/SIGNAL, or PROTOTYPE/OUTPUT/SIGNAL",
             "examples": ["rig/Pressure", "detector/score/anomaly"],
         }
@@ -319,7 +271,7 @@ SignalReference = Annotated[
 Target = Annotated[
     str,
     reading(checked_target),
-    WithJsonSchema({"type": "string", "pattern": f"^{_ID}(/{_SIGNAL})?$"}),
+    WithJsonSchema({"type": "string", "pattern": f"^{ID}(/{_SIGNAL})?$"}),
 ]
 
 

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from broker.field_findings import unknown
 from broker.streams import Signal
 from testbed_scenarios import quantities
 from testbed_scenarios.catalogue import EquipmentFacts, Path
-from testbed_scenarios.findings import ScenarioFinding, unknown
+from testbed_scenarios.findings import ScenarioFinding
 from testbed_scenarios.model import Scenario
 
 

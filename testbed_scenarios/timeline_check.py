@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from broker import units
 from broker.errors import Invalid
+from broker.field_findings import unknown
 from broker.streams import Dtype
 from broker.time_expressions import duration_text
 from testbed_scenarios import quantities
 from testbed_scenarios.catalogue import EquipmentFacts, Path
-from testbed_scenarios.findings import ScenarioFinding, of_range, of_unit, unknown
+from testbed_scenarios.findings import ScenarioFinding, of_range, of_unit
 from testbed_scenarios.model import FmuEquipment, ModelEquipment, Scenario
 from testbed_scenarios.signal_faults import SensorFaultKind
 from testbed_scenarios.timeline_model import (

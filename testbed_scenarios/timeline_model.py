@@ -6,18 +6,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from broker.file_values import DurationNs, Id, UnitCode
 from testbed_scenarios.quantities import (
-    DurationNs,
     DurationSpan,
     Factor,
-    Id,
     MomentNs,
     Quantity,
     Share,
     SignalReference,
     SignedDurationNs,
     Target,
-    UnitCode,
 )
 from testbed_scenarios.signal_faults import SensorFaultKind
 

@@ -163,6 +163,14 @@ def _placed(loaded: LoadedScenario, failure: BedError) -> BedError:
     return loaded.refused(part, failure.name, sentence=sentence)
 
 
+def is_of_prototype(error: BedError) -> bool:
+    """Whether an error of `run_all` is about a prototype that never took part."""
+    group = error.__cause__
+    if not isinstance(group, ExceptionGroup):
+        return False
+    return isinstance(tasks.first_failure(group), PrototypeRefused)
+
+
 @asynccontextmanager
 async def run_folder(folder: Path | None, *, keeps: bool) -> AsyncIterator[Path]:
     """A folder for runs: the given one, or a temporary one, which goes unless it is kept.

@@ -43,7 +43,7 @@ async def run(
         )
         progress = MatrixProgress()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_display(progress, screen, clock), name="progress")
+            tasks.create_task(display(progress, screen, clock), name="progress")
             results = await matrix_run.run_all(loaded, options, clock, progress)
         _print_results(results, as_json=wanted.as_json)
         if wanted.junit is not None:
@@ -59,7 +59,7 @@ async def run(
     return Exit.DONE if _all_passed(results) else Exit.NEGATIVE
 
 
-async def _display(progress: MatrixProgress, screen: Console, clock: Clock) -> None:
+async def display(progress: MatrixProgress, screen: Console, clock: Clock) -> None:
     """Display the progress until all is over: as lines where there is no terminal."""
     if not screen.is_terminal:
         await _print_lines(progress, screen, clock)

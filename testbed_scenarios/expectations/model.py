@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from broker.file_values import DurationNs
 from testbed_scenarios.expectations.conditions import (
     Condition,
     DurationCondition,
@@ -30,7 +31,7 @@ from testbed_scenarios.expectations.conditions import (
     SignalCondition,
 )
 from testbed_scenarios.expectations.quantities import Number, Share
-from testbed_scenarios.quantities import DurationNs, MomentNs, SignalReference, StreamReference
+from testbed_scenarios.quantities import MomentNs, SignalReference, StreamReference
 
 AnyCondition = Condition[float] | Condition[int]
 UnknownTime = Literal["allowed", "fails"]

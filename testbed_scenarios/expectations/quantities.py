@@ -4,26 +4,15 @@ Each type of a field below takes the text of the file and holds a plain number i
 number without a unit is in that unit already.  Durations are those of `quantities`.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-_DECIMAL = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
-_QUANTITY = re.compile(rf"({_DECIMAL})\s*(.*)", re.ASCII)
+from broker.file_values import BYTES, quantity
 
 SHARES: Mapping[str, float] = {"%": 0.01, "1": 1.0}
-BYTES: Mapping[str, float] = {
-    "B": 1.0,
-    "kB": 1e3,
-    "MB": 1e6,
-    "GB": 1e9,
-    "KiB": 2.0**10,
-    "MiB": 2.0**20,
-    "GiB": 2.0**30,
-}
 RATES: Mapping[str, float] = {"/s": 1.0, "Hz": 1.0, "/min": 1 / 60, "/h": 1 / 3_600}
 ENERGIES: Mapping[str, float] = {
     "J": 1.0,
@@ -34,30 +23,7 @@ ENERGIES: Mapping[str, float] = {
     "kW.h": 3.6e6,
     "MW.h": 3.6e9,
 }
-"""Units of each quantity, by the factor to its first one: 1, B, /s, J."""
-
-
-def quantity(text: object, units: Mapping[str, float], example: str) -> float:
-    """Return a number in the first of some units.
-
-    text: a finite number, or a text of one with a unit behind it.  units: factor of each unit.
-    Raises ValueError with a sentence, which ends with the example.
-    """
-    if isinstance(text, int | float) and not isinstance(text, bool):
-        return _finite(float(text), example)
-    match = _QUANTITY.fullmatch(text.strip()) if isinstance(text, str) else None
-    if match is None:
-        raise ValueError(f"{text!r} is no number; write one such as {example}")
-    if match[2] and match[2] not in units:
-        known = ", ".join(units)
-        raise ValueError(f"{match[2]!r} is no unit of this number; write one of {known}")
-    return _finite(float(match[1]) * units.get(match[2], 1.0), example)
-
-
-def _finite(number: float, example: str) -> float:
-    if not math.isfinite(number):
-        raise ValueError(f"{number} is no finite number; write one such as {example}")
-    return number
+"""Units of each quantity, by the factor to its first one: 1, /s, J."""
 
 
 def _of(units: Mapping[str, float], example: str) -> Callable[[Any], float]:

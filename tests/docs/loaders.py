@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 from pydantic import TypeAdapter
 
+from broker.prototypes import file as prototype_file
 from gateway.mapping import file as mapping_file
 from testbed_scenarios.expectations.model import Expectation
 
@@ -39,6 +40,9 @@ def _yaml(text: str) -> None:
             file = Path(folder) / "mapping.yaml"
             file.write_text(text)
             mapping_file.load(file)
+        return
+    if "prototype" in document:
+        prototype_file.read(text, "prototype.yaml")
         return
     if "expectations" in document:
         _expectations(document["expectations"])

@@ -67,6 +67,7 @@ from tests.e2e.town import ready_event
 
 RIG = "factory/pump-rig/rig"
 PASSWORD = "correct horse battery staple"
+PROTOTYPE = ("init", "test", "check", "request")
 RECORDING = ("import", "replay")
 ELSEWHERE = {
     **dict.fromkeys(("up", "api", "simulate csv", "simulate fmu", "tap"), "a line an event"),
@@ -76,6 +77,7 @@ ELSEWHERE = {
     "try": "tests/e2e/test_try.py",
     "score": "tests/e2e/test_demo.py",
     "scenario serve": "tests/integration/test_boptest.py",
+    **dict.fromkeys([f"prototype {name}" for name in PROTOTYPE], "tests/e2e/test_prototypes.py"),
     **dict.fromkeys(("run", "scenario init"), "tests/e2e/test_scenarios.py"),
     **dict.fromkeys([f"recording {name}" for name in RECORDING], "tests/e2e/test_commands.py"),
     **dict.fromkeys(

@@ -89,7 +89,15 @@ READERS = {
         variables={"TESTBED_INPUTS": f"rig={RIG}", "TESTBED_OUTPUTS": f"score={TRIAL}"},
     ),
     **dict.fromkeys(
-        ("grafana", "javascript", "node-red", "pandas", "record-and-replay", "telegraf"),
+        (
+            "grafana",
+            "javascript",
+            "make-a-prototype",
+            "node-red",
+            "pandas",
+            "record-and-replay",
+            "telegraf",
+        ),
         Reader(person="cora"),
     ),
 }

@@ -96,7 +96,9 @@ def test_the_wheel_holds_the_packages_and_no_test(wheel):
         names = archive.namelist()
     tops = {name.partition("/")[0] for name in names}
     assert {name for name in tops if ".dist-info" not in name} == set(sources.PACKAGES)
-    for file in ("testbed_sdk/synchronous.py", "testbed_sdk/py.typed", "testbed/cli.py"):
+    template = "testbed/prototype/templates/every/prototype.yaml.txt"
+    modules = ("testbed_sdk/synchronous.py", "testbed_sdk/py.typed", "testbed/cli.py")
+    for file in (*modules, template):
         assert file in names
 
 

@@ -155,7 +155,7 @@ NOTHING_TO_SHOW = {
         *("gateway lock-out", "password", "sign-out"),
     ),
     "prints nothing, until Ctrl-C": ("gateway run", "recorder", "reconcile"),
-    "prints JSON in any case": ("audit head", "openapi", "scenario schema"),
+    "prints JSON in any case": ("audit head", "openapi", "prototype schema", "scenario schema"),
     "prints or writes a unit of systemd": ("gateway install-service", "install-service"),
 }
 """Commands without --json, by the reason."""

@@ -1,0 +1,1 @@
+"""Prototypes: the manifest of a company's program, which the testbed reads."""

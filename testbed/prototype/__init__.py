@@ -1,0 +1,1 @@
+"""A prototype as a project on its developer's computer: first files, checks, tests, grants."""
