@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from broker import api_client, codec, messages
 from broker.batch import Batch, Source, Wide
 from broker.bus import client
-from broker.bus.client import Bus
+from broker.bus.client import Bus, Inbox
 from broker.clock import Clock
 from broker.messages import Held
 from broker.namespace import (
@@ -130,12 +130,14 @@ async def _sending(
         asyncio.TaskGroup() as tasks,
     ):
         await bus.ready()
-        for spec in machine.specs:
-            topic = str(StreamTopic(LIVE, Verb.SPEC, spec.address))
-            await bus.publish(topic, messages.encode_spec(spec), retain=True)
-        marking = tasks.create_task(_take_marks(bus, machine), name="marks")
-        yield bus
-        marking.cancel()
+        topic = str(MarkTopic(LIVE, machine.equipment))
+        async with bus.subscribe([topic], capacity=1_000, overflow="drop_oldest") as inbox:
+            marking = tasks.create_task(_take_marks(inbox, machine), name="marks")
+            for spec in machine.specs:
+                topic = str(StreamTopic(LIVE, Verb.SPEC, spec.address))
+                await bus.publish(topic, messages.encode_spec(spec), retain=True)
+            yield bus
+            marking.cancel()
 
 
 async def _flow(target: RegistrationTarget, machine: Machine, clock: Clock) -> None:
@@ -169,10 +171,8 @@ async def _send(bus: Bus, spec: StreamSpec, seq: int, clock: Clock) -> None:
     await bus.submit(str(StreamTopic(LIVE, Verb.DATA, spec.address)), codec.encode(batch))
 
 
-async def _take_marks(bus: Bus, machine: Machine) -> None:
-    topic = str(MarkTopic(LIVE, machine.equipment))
-    async with bus.subscribe([topic], capacity=1_000, overflow="drop_oldest") as inbox:
-        async for message in inbox:
-            inbox.ack(message)
-            for stream, epochs in messages.decode_mark(message.payload).streams.items():
-                machine.held[stream] = epochs.get(EPOCH, Held(0))
+async def _take_marks(inbox: Inbox, machine: Machine) -> None:
+    async for message in inbox:
+        inbox.ack(message)
+        for stream, epochs in messages.decode_mark(message.payload).streams.items():
+            machine.held[stream] = epochs.get(EPOCH, Held(0))
