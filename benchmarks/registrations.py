@@ -19,7 +19,7 @@ from broker import api_client, codec, messages
 from broker.batch import Batch, Source, Wide
 from broker.bus import client
 from broker.bus.client import Bus, Inbox
-from broker.clock import Clock
+from broker.clock import NS_PER_S, Clock
 from broker.messages import Held
 from broker.namespace import (
     LIVE,
@@ -39,6 +39,8 @@ MOST_STREAMS = 1_000
 PULSE_EVERY_S = 0.1
 SIGNALS = tuple(Signal(name, unit="bar") for name in ("a", "b", "c", "d", "e"))
 EPOCH = "registrations"
+AGAIN_S = 20.0
+"""Time without a mark after which a batch is sent again."""
 PATIENCE_S = 300.0
 
 
@@ -141,12 +143,18 @@ async def _sending(
 
 
 async def _flow(target: RegistrationTarget, machine: Machine, clock: Clock) -> None:
-    """Register a machine's streams, send a batch of each, and return once all are marked."""
+    """Register a machine's streams, send a batch of each, and return once all are marked.
+
+    What is not marked in time is sent again, as a gateway does.
+    """
     async with _sending(target, machine, clock) as bus:
-        for spec in machine.specs:
-            await _send(bus, spec, 1, clock)
         while machine.lacks():
-            await clock.sleep(0.05)
+            for spec in machine.specs:
+                if spec.address.stream not in machine.held:
+                    await _send(bus, spec, 1, clock)
+            again_ns = clock.monotonic_ns() + round(AGAIN_S * NS_PER_S)
+            while machine.lacks() and clock.monotonic_ns() < again_ns:
+                await clock.sleep(0.05)
 
 
 async def _beat(bus: Bus, pulse: Machine, clock: Clock, pauses: list[float]) -> None:

@@ -4,10 +4,11 @@ The four counters are those of docs/reference/counters.md.  A gap that reaches m
 past what is missing is wrong, as is one that covers a stored sample.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from broker.batch import Gap, Series
+from broker.clock import NS_PER_S
 from testbed.demo import verdict
 from testbed.demo.verdict import Counters
 
@@ -48,6 +49,25 @@ def judge(evidence: Iterable[Evidence]) -> Counters:
             total.silent + counters.silent,
         )
     return total
+
+
+def not_stored(names: Iterable[str], evidence: Iterable[Evidence]) -> Iterator[str]:
+    """Say for each stream with an offered sample that is not stored how many, and when in the run.
+
+    For whoever looks into a failure: samples in a gap, a dead letter or the spool count here too.
+    """
+    for name, run in zip(names, evidence, strict=True):
+        stored = {(key, at) for key, series in run.stored.items() for at in series.time_ns.tolist()}
+        every = sorted(time_ns for _, time_ns in run.offered)
+        missing = sorted(time_ns for _, time_ns in run.offered.keys() - stored)
+        if missing:
+            first_s, last_s, whole_s = (
+                (time_ns - every[0]) / NS_PER_S for time_ns in (missing[0], missing[-1], every[-1])
+            )
+            yield (
+                f"{name}: {len(missing)} of {len(every)} not stored, from {first_s:.1f} to"
+                f" {last_s:.1f} s of {whole_s:.1f} s; {len(run.spooled)} in the spool"
+            )
 
 
 def _overreach(gap: Gap, run: Evidence) -> int:

@@ -279,6 +279,8 @@ class Rig:
         await CLOCK.sleep(1.0)
         more_s = SETTLE_MORE_S * self.unmarked() / 10_000
         await self._until(lambda: self.unmarked() == 0, SETTLE_S + more_s, "everything is marked")
+        await CLOCK.sleep(1.0)  # a gateway that was held up has not read the last rows before
+        await self._until(lambda: self.unmarked() == 0, SETTLE_S, "the last rows are marked")
         await asyncio.to_thread(self.gateway.stop)
 
     def unmarked(self) -> int:
@@ -323,6 +325,8 @@ class Rig:
             for at, name in enumerate(names)
         ]
         counters = await asyncio.to_thread(checker.judge, evidence)
+        if not counters.clean:
+            sys.stdout.write("\n".join(checker.not_stored(names, evidence)) + "\n")
         samples = sum(len(stream.offered) for stream in evidence)
         return counters, samples, list(evidence[0].gaps)
 

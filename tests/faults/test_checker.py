@@ -7,7 +7,7 @@ import pytest
 
 from broker.batch import BAD, Gap, Series
 from testbed.demo.verdict import Counters
-from tests.faults.checker import Evidence, gap_seconds, judge
+from tests.faults.checker import Evidence, gap_seconds, judge, not_stored
 
 PERIOD_NS = 10
 TIMES = range(10, 60, PERIOD_NS)
@@ -59,3 +59,15 @@ def test_each_fault_of_the_path_counts(evidence, counters):
 def test_gaps_that_overlap_count_once():
     gaps = [Gap((), 0, 2 * 10**9, "x"), Gap((), 10**9, 3 * 10**9, "y")]
     assert gap_seconds(gaps, 0, 10**10) == 3.0
+
+
+def test_what_is_not_stored_is_told_by_stream():
+    with_hole = replace(
+        WHOLE,
+        offered={("a", at * 10**9): 1.0 for at in range(5)},
+        stored={"a": series([0, 10**9, 4 * 10**9])},
+        spooled=[],
+    )
+    assert list(not_stored(["s0", "s1"], [WHOLE, with_hole])) == [
+        "s1: 2 of 5 not stored, from 2.0 to 3.0 s of 4.0 s; 0 in the spool"
+    ]
