@@ -31,7 +31,7 @@ from broker.errors import (
 )
 from broker.http_library import httpx
 from broker.namespace import EquipmentAddress, EquipmentKind, StreamAddress
-from broker.pydantic_checks import sentence
+from broker.pydantic_checks import first_sentence
 from broker.responses.base import IDEMPOTENCY_KEY, ApiResponse, PageResponse
 from broker.responses.enrolment import GatewayProcessesResponse, GatewayProcessResponse
 from broker.responses.equipment import (
@@ -365,10 +365,8 @@ def _read(answer: type[Answer], document: object, path: str) -> Answer:
     try:
         return answer.model_validate(document)
     except ValidationError as exc:
-        first = exc.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the whole"
         raise Corrupt(
-            f"the API's answer to {path} is no {answer.__name__}: {field}: {sentence(first)}",
+            f"the API's answer to {path} is no {answer.__name__}: {first_sentence(exc)}",
             hint="is the server of another version than this program?",
         ) from exc
 

@@ -116,6 +116,13 @@ def sentence(error: Mapping[str, Any]) -> str:
     return check_sentence(error) or f"it {predicate(error)}"
 
 
+def first_sentence(error: ValidationError) -> str:
+    """Say what is wrong with the first value of a document, after the path of its field."""
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"])) or "the whole"
+    return f"{field}: {sentence(first)}"
+
+
 def check_sentence(error: Mapping[str, Any]) -> str:
     """The sentence of a check of ours that refused the value; empty if pydantic refused it."""
     return str(error["ctx"]["error"]) if error["type"] in OF_CHECKS else ""

@@ -4,6 +4,7 @@ Scalars stay the text that was written, so that `on` and `1e3` are not what YAML
 the model that validates the document converts them.  Pure.
 """
 
+import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from broker import pydantic_checks, yaml_mistakes
-from broker.errors import Invalid
+from broker.errors import Invalid, Unknown
 
 Path = tuple[str, ...]
 """Names of fields from the root down; an item of a list is named by its index."""
@@ -110,6 +111,24 @@ def parse(text: str, name: str, *, holds: str, example: str) -> YamlDocument:
     reader = _NodeReader()
     value = reader.value(root, (), _begin(root))
     return YamlDocument(value, reader.keys, reader.scalars, reader.mistakes)
+
+
+def read_text(path: pathlib.Path, *, what: str, most_bytes: int, hint: str) -> str:
+    """Read a file that somebody has written by hand.
+
+    what: the noun for it, such as `scenario`.  hint: how to get a first one.  Raises Unknown if it
+    is not there, Invalid if it is too large, unreadable, or no text in UTF-8.
+    """
+    if not path.exists():
+        raise Unknown(f"there is no {what} {path}", hint=hint)
+    try:
+        if path.stat().st_size > most_bytes:
+            raise Invalid(f"{path} has more than {most_bytes:,} bytes", hint=f"is it a {what}?")
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as exc:
+        raise Invalid(f"{path} is no text in UTF-8: {exc.reason}") from exc
+    except OSError as exc:
+        raise Invalid(f"{path} cannot be read: {exc.strerror}") from exc
 
 
 def listed(name: str, mistakes: Iterable[Mistake], *, document: str) -> Invalid:

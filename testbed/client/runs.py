@@ -72,10 +72,8 @@ def from_file(path: Path) -> RunHandover:
     except orjson.JSONDecodeError as exc:
         raise Invalid(f"{path} is not JSON: {exc}", hint="is it a run?") from exc
     except ValidationError as exc:
-        first = exc.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the whole"
         raise Invalid(
-            f"{path} is no run: {field}: {pydantic_checks.sentence(first)}",
+            f"{path} is no run: {pydantic_checks.first_sentence(exc)}",
             hint="`testbed run --server` writes such a file when a run cannot be handed over",
         ) from exc
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from broker import yaml_document
 from broker.clock import Clock
 from broker.errors import Invalid, Refused, Unknown
 from broker.field_findings import FieldFinding, unknown
@@ -142,19 +143,8 @@ def _range(signal: Signal) -> str:
 
 
 def _text(path: Path) -> str:
-    if not path.exists():
-        raise Unknown(
-            f"there is no manifest {path}",
-            hint="`testbed prototype init NAME` writes a first project",
-        )
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise Invalid(f"{path} has more than {MOST_BYTES:,} bytes", hint="is it a manifest?")
-        return path.read_text("utf-8")
-    except UnicodeDecodeError as exc:
-        raise Invalid(f"{path} is no text in UTF-8: {exc.reason}") from exc
-    except OSError as exc:
-        raise Invalid(f"{path} cannot be read: {exc.strerror}") from exc
+    hint = "`testbed prototype init NAME` writes a first project"
+    return yaml_document.read_text(path, what="manifest", most_bytes=MOST_BYTES, hint=hint)
 
 
 def _of_files(folder: Path, manifest: PrototypeManifest) -> Iterator[FieldFinding]:

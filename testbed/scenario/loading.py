@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from broker import yaml_document
 from broker.clock import NS_PER_S, Clock
-from broker.errors import Invalid, Unknown
+from broker.errors import Invalid
 from broker.run_clock import COORDINATOR
 from broker.time_expressions import duration_text
 from simulators import catalogue as simulator_catalogue
@@ -99,19 +100,8 @@ def _only_virtual(loaded: LoadedScenario) -> Iterator[ScenarioFinding]:
 
 
 def _text(path: Path) -> str:
-    if not path.exists():
-        raise Unknown(
-            f"there is no scenario {path}",
-            hint="`testbed scenario init NAME --from-model pump-rig` writes a first one",
-        )
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise Invalid(f"{path} has more than {MOST_BYTES:,} bytes", hint="is it a scenario?")
-        return path.read_text("utf-8")
-    except UnicodeDecodeError as exc:
-        raise Invalid(f"{path} is no text in UTF-8: {exc.reason}") from exc
-    except OSError as exc:
-        raise Invalid(f"{path} cannot be read: {exc.strerror}") from exc
+    hint = "`testbed scenario init NAME --from-model pump-rig` writes a first one"
+    return yaml_document.read_text(path, what="scenario", most_bytes=MOST_BYTES, hint=hint)
 
 
 def _reserved_names(scenario: Scenario) -> Iterator[ScenarioFinding]:

@@ -62,10 +62,8 @@ def of(result: RunResult) -> RunDocument:
     try:
         return _document(result)
     except ValidationError as exc:
-        first = exc.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the whole"
         raise Invalid(
-            f"{result.title} fits no record: {field}: {pydantic_checks.sentence(first)}",
+            f"{result.title} fits no record: {pydantic_checks.first_sentence(exc)}",
             hint="split the scenario, or run it without --server and --report",
         ) from exc
 
