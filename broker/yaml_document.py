@@ -1,7 +1,7 @@
 """YAML documents as plain values that remember each field's place, for file:line:column in errors.
 
 Scalars stay the text that was written, so that `on` and `1e3` are not what YAML 1.1 makes of them;
-the model that validates the document converts them.  Pure.
+the model that validates the document converts them.  Pure but for `read_text`.
 """
 
 import pathlib
