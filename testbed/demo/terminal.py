@@ -154,7 +154,8 @@ def _print_commands(stage: Stage, screen: Console) -> None:
     faults = _faults(stage.plan)
     screen.print(
         f"""
-everything goes on; the rig has started anew, which is the gap of its stream. In another terminal:
+everything goes on; the rig was started again, so its stream has a gap{_speed(stage.plan)}.
+In another terminal:
 
   {invocation.export(settings)}
   {invocation.export({"TESTBED_CREDENTIAL": stage.observer})}
@@ -189,6 +190,13 @@ def _settings(stage: Stage) -> dict[str, str]:
     """The variables of every program that reads here."""
     addresses = {"TESTBED_API": stage.api, "TESTBED_BROKER": stage.broker}
     return addresses | {"TESTBED_SPACE": SPACE, "TESTBED_CA": ""}
+
+
+def _speed(plan: DemoPlan) -> str:
+    """The words that say how fast the rig plays, empty where that is as in life."""
+    if plan.speed is None or plan.speed == 1.0:
+        return ""
+    return f"; it plays {plan.speed:g} times as fast as life"
 
 
 def _faults(plan: DemoPlan) -> str:
