@@ -44,8 +44,10 @@ class DeletionResponse(ApiResponse):
         str | None,
         Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]),
     ]
-    gaps: Annotated[int, Field(examples=[1])]
-    dead_letters: Annotated[int, Field(examples=[0])]
+    gaps: Annotated[int | None, Field(description="null while it is under way", examples=[1])]
+    dead_letters: Annotated[
+        int | None, Field(description="null while it is under way", examples=[0])
+    ]
     requested: Annotated[Instant, Field(alias="asked")]
     done: Annotated[OptionalInstant, Field(description="null while it is under way")]
     left: Annotated[

@@ -79,7 +79,8 @@ def print_deletions(deletions: Sequence[DeletionResponse], out: Screen) -> None:
             out.print(f"  samples {record.first} to {record.last}")
         for name, count in (record.signals or {}).items():
             out.print(f"          {count} of {name}")
-        out.print(f"  with    {record.gaps} gaps, {record.dead_letters} dead letters")
+        if record.gaps is not None:
+            out.print(f"  with    {record.gaps} gaps, {record.dead_letters} dead letters")
         out.print(f"  sha256  {record.sha256}")
         why = f": {record.why}" if record.why else ""
         out.print(f"  record  {record.id}, {record.reason} {record.by or ''}{why}")

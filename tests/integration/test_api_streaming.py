@@ -40,6 +40,8 @@ from testbed_api.limits.quotas import Quotas
 from testbed_api.limits.sign_in_attempts import SignInAttempts
 from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder.ledger import Ledger
+from testbed_api.recordings.maker import RecordingMaker
+from testbed_api.recordings.shelf import RecordingShelf
 from testbed_api.registry.audit import EventFilter
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
@@ -110,6 +112,15 @@ async def served(folder, store: Endless) -> AsyncIterator[Served]:
             registry=registry,
             ledger=Ledger(engine),
             store=store,
+            recording_maker=RecordingMaker(
+                registry=registry,
+                ledger=Ledger(engine),
+                store=store,
+                shelf=RecordingShelf(folder / "recordings"),
+                quotas=Quotas(clock),
+                clock=clock,
+                tell=journal.tell,
+            ),
             keeper=RetentionEnforcer(store, Deletions(engine), clock),
             dumper=Dumper(engine, store, Deletions(engine), clock),
             bus=bus,
