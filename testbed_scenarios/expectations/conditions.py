@@ -17,7 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from broker import time_expressions
 from broker.streams import Dtype, Signal
-from testbed_scenarios.expectations.quantities import Energy, Memory, Number, PerSecond, Share
+from testbed_scenarios.expectations.quantities import (
+    Count,
+    Energy,
+    Memory,
+    Number,
+    PerSecond,
+    Share,
+)
 from testbed_scenarios.quantities import DurationBoundNs
 
 QuantityT = TypeVar("QuantityT", float, int)
@@ -125,7 +132,7 @@ class Condition(BaseModel, Generic[QuantityT]):
         return f"{bound:g} {unit}".rstrip()
 
 
-class NumberCondition(Condition[Number]):
+class NumberCondition(Condition[Count]):
     """A condition on a plain number, such as a count."""
 
 

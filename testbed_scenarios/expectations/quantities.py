@@ -26,8 +26,8 @@ ENERGIES: Mapping[str, float] = {
 """Units of each quantity, by the factor to its first one: 1, /s, J."""
 
 
-def _of(units: Mapping[str, float], example: str) -> Callable[[Any], float]:
-    return lambda text: quantity(text, units, example)
+def _of(units: Mapping[str, float], example: str, *, advice: str = "") -> Callable[[Any], float]:
+    return lambda text: quantity(text, units, example, advice=advice)
 
 
 def _schema(units: Mapping[str, float], description: str) -> WithJsonSchema:
@@ -37,8 +37,18 @@ def _schema(units: Mapping[str, float], description: str) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [{"type": "number"}, of_text], "description": description})
 
 
-Number = Annotated[float, BeforeValidator(_of({}, "2.5")), WithJsonSchema({"type": "number"})]
+Number = Annotated[
+    float,
+    BeforeValidator(_of({}, "2.5", advice="write the number alone, in the unit of the signal")),
+    WithJsonSchema({"type": "number"}),
+]
 """A finite number in the unit of the signal that it is about."""
+Count = Annotated[
+    float,
+    BeforeValidator(_of({}, "100", advice="write the number alone")),
+    WithJsonSchema({"type": "number"}),
+]
+"""A finite number without a unit."""
 Share = Annotated[
     float,
     BeforeValidator(_of(SHARES, "0.8 or 80 %")),

@@ -82,6 +82,12 @@ def test_numbers_are_held_in_one_unit():
         ),
         ({"signal": "rig", "always": {"below": "1"}}, ("signal",), "names no signal"),
         ({"signal": "rig/P", "always": {"below": "high"}}, ("always", "below"), "no number"),
+        (
+            {"signal": "rig/P", "always": {"below": "600 kPa"}},
+            ("always", "below"),
+            "'kPa' is no unit of this number; write the number alone, in the unit of the signal",
+        ),
+        ({"stream": "rig", "count": {"above": "3 /s"}}, ("count", "above"), "the number alone"),
         ({"signal": "rig/P", "always": {}}, ("always",), "needs a word"),
         ({"signal": "rig/P", "always": {"below": None}}, ("always",), "needs a word"),
         ({"signal": "rig/P", "always": {"below": "1", "above": "2"}}, ("always",), "no value"),
