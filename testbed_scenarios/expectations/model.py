@@ -25,6 +25,7 @@ from testbed_scenarios.expectations.conditions import (
     DurationCondition,
     EnergyCondition,
     MemoryCondition,
+    MultipleCondition,
     NumberCondition,
     RateCondition,
     ShareCondition,
@@ -294,7 +295,7 @@ class ControlExpectation(RepeatedExpectation):
     band: Annotated[Share, Field(gt=0, lt=1)] = Field(
         0.02, description="Half of the width of the band in which it has settled, of the step"
     )
-    overshoot: ShareCondition | None = Field(
+    overshoot: MultipleCondition | None = Field(
         None, description="Greatest distance beyond the set-point, as a share of the step"
     )
     settling_time: DurationCondition | None = Field(
@@ -336,7 +337,7 @@ class ResourceExpectation(AnyExpectation):
 
     word = "resources"
     resources: str = Field(description="The prototype")
-    cpu: ShareCondition | None = Field(
+    cpu: MultipleCondition | None = Field(
         None, description="Mean share of one processor core, such as {at_most: 50 %}"
     )
     memory: MemoryCondition | None = Field(
