@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from broker import field_choice
 from broker.file_values import DurationNs
 from testbed_scenarios.expectations.conditions import (
     Condition,
@@ -394,7 +395,8 @@ def _of_kind(value: Any, _: ValidatorFunctionWrapHandler) -> AnyExpectation:
         raise ValueError("an expectation has fields, such as {signal: …, always: {below: 3}}")
     words = [word for word in KINDS if word in value]
     if not words:
-        raise ValueError(f"it expects nothing: add one of the fields {', '.join(KINDS)}")
+        names = f"{', '.join(KINDS)}{field_choice.meant(value, KINDS)}"
+        raise ValueError(f"it expects nothing: add one of the fields {names}")
     if len(words) > 1:
         raise ValueError(f"`{words[0]}` and `{words[1]}` are two expectations; write two entries")
     return KINDS[words[0]].model_validate(value)

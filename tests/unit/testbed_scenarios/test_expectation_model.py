@@ -83,6 +83,8 @@ def test_numbers_are_held_in_one_unit():
     ("written", "place", "words"),
     [
         ({"signal": "rig/P"}, (), "add one of the fields always"),
+        ({"signal": "rig/P", "eventualy": {"is": "1"}}, (), "; did you mean 'eventually'?"),
+        ({"stream": "rig", "cont": {"above": "1"}}, (), "; did you mean 'count'?"),
         (
             {"signal": "rig/P", "always": {"below": "1"}, "never": {"above": "2"}},
             (),
