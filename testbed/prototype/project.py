@@ -18,7 +18,9 @@ from broker.prototypes.manifest import PrototypeManifest
 from broker.streams import Signal
 from testbed.scenario import loading
 from testbed.scenario.loading import LoadedScenario
+from testbed_scenarios import expectation_check
 from testbed_scenarios.findings import ScenarioFinding
+from testbed_scenarios.scenario_streams import ScenarioStreams
 
 SCENARIO = "scenario.yaml"
 """The scenario of a project, beside its manifest."""
@@ -188,3 +190,7 @@ def _of_scenario(manifest: PrototypeManifest, loaded: LoadedScenario) -> Iterato
             sentence = f"the manifest has no {noun} {name!r}"
             steps = (name,) if field == "inputs" else (str(prototype.outputs.index(name)),)
             yield ScenarioFinding((*path, field, *steps), unknown(sentence, name, wanted))
+    streams = dict(ScenarioStreams.of(loaded.scenario, {}).signals)
+    for output in manifest.outputs:
+        streams[f"{manifest.name}/{output}"] = manifest.signals(output)
+    yield from expectation_check.findings(loaded.scenario, ScenarioStreams(streams))

@@ -88,6 +88,13 @@ def test_a_scenario_that_disagrees_with_the_manifest_is_told_where(folder, old, 
     assert "scenario.yaml:1" in message
 
 
+def test_an_expectation_on_a_signal_that_the_manifest_does_not_have_is_told(folder):
+    change(folder, SCENARIO, "valve-watch/score/anomaly", "valve-watch/score/anomly")
+    message = refused(folder)
+    assert "valve-watch/score has no signal 'anomly'; did you mean 'anomaly'?" in message
+    assert "scenario.yaml:" in message
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
