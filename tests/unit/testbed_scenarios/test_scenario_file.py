@@ -157,7 +157,11 @@ FORM = [
     ("    command: python detector.py", "    comand: python d.py", "; did you mean 'command'?"),
     ("    command: python detector.py", "    pyton: d.py", "or function; did you mean 'python'?"),
     ("    command: python detector.py\n", "", "f:25:3: prototypes.detector: say which program t"),
-    ("rules.control:main", "rules.control", "f:30:15: prototypes.controller.function: it must m"),
+    (
+        "rules.control:main",
+        "rules.control",
+        "f:30:15: prototypes.controller.function: write package.module:n",
+    ),
     ("outputs: [score]", "output: [score]", "f:28:5: prototypes.detector.output: there is no su"),
     ("outputs: [score]", "outputs: [a, a]", "f:25:3: prototypes.detector: the output 'a' stands"),
     ("inputs: {rig: rig}\n    outputs: [score]", "outputs: []", "f:25:3: prototypes.detector: it"),
