@@ -54,7 +54,8 @@ def _in_file(file: Path, name: str) -> str:
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     if name in defined or "*" in defined or DYNAMIC & (defined | used):
         return ""
-    return unknown(f"{file} defines no {name!r}", name, defined)
+    functions = {node.name for node in tree.body if isinstance(node, _Defined)}
+    return unknown(f"{file} defines no {name!r}", name, functions or defined)
 
 
 def _defined(tree: ast.AST) -> Iterator[str]:

@@ -61,7 +61,7 @@ def _memory(text: Any) -> float:
     """A size, whose unit is written.  A number is one that was read before: in bytes."""
     size = quantity(text, BYTES, "300 MB")
     if isinstance(text, str) and not text.strip().endswith("B"):
-        raise ValueError(f"{text.strip()} has no unit; write {text.strip()} MB, or another unit")
+        raise ValueError(f"{text.strip()} has no unit; write one behind it, such as 300 MB")
     return size
 
 

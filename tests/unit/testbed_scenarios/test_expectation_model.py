@@ -114,7 +114,7 @@ def test_numbers_are_held_in_one_unit():
         (
             {"resources": "d", "memory": {"at_most": "300"}},
             ("memory", "at_most"),
-            "300 has no unit; write 300 MB",
+            "300 has no unit; write one behind it, such as 300 MB",
         ),
         (
             {"resources": "d", "cpu": {"at_most": "2"}},
