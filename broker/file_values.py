@@ -54,10 +54,11 @@ def reading(parse: Callable[[str], object], *types: type) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
-def quantity(text: object, known: Mapping[str, float], example: str) -> float:
+def quantity(text: object, known: Mapping[str, float], example: str, *, advice: str = "") -> float:
     """Return a number in the first of some units.
 
     text: a finite number, or a text of one with a unit behind it.  known: factor of each unit.
+    advice: about a unit that is not known; without it, the units are listed.
     Raises ValueError with a sentence, which ends with the example.
     """
     if isinstance(text, int | float) and not isinstance(text, bool):
@@ -66,8 +67,8 @@ def quantity(text: object, known: Mapping[str, float], example: str) -> float:
     if match is None:
         raise ValueError(f"{text!r} is no number; write one such as {example}")
     if match[2] and match[2] not in known:
-        listed = ", ".join(known)
-        raise ValueError(f"{match[2]!r} is no unit of this number; write one of {listed}")
+        words = advice or f"write one of {', '.join(known)}"
+        raise ValueError(f"{match[2]!r} is no unit of this number; {words}")
     return _finite(float(match[1]) * known.get(match[2], 1.0), example)
 
 

@@ -4,9 +4,18 @@
 docs/reference/scenario.md is made of its descriptions.
 """
 
+import re
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 
 from broker import clock, field_choice
 from broker.clock import NS_PER_S
@@ -168,11 +177,27 @@ class PythonPrototype(PrototypeUnderTest):
     python: FileName = Field(description="the Python file, relative to the scenario file")
 
 
+FUNCTION_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+
+
+def _checked_function(text: str) -> str:
+    """Return `text` if it names a function of a module."""
+    if re.fullmatch(FUNCTION_PATTERN, text) is None:
+        raise ValueError("write package.module:name, such as my_package.detector:main")
+    return text
+
+
+FunctionName = Annotated[
+    str,
+    AfterValidator(_checked_function),
+    WithJsonSchema({"type": "string", "pattern": FUNCTION_PATTERN}),
+]
+
+
 class FunctionPrototype(PrototypeUnderTest):
     """A prototype that is a Python function, run in a process of its own."""
 
-    function: str = Field(
-        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$",
+    function: FunctionName = Field(
         description="the function, as package.module:function",
         examples=["my_package.detector:main"],
     )

@@ -84,6 +84,17 @@ class Observations:
         spec = self.signals.get(stream, {}).get(signal)
         return "1" if spec is None else spec.unit
 
+    def known_signals(self, name: str) -> str:
+        """The end of a sentence about a signal without samples that its stream does not have.
+
+        It lists the signals that the stream has; empty where the signal is one of them.
+        """
+        stream, _, signal = name.rpartition("/")
+        known = self.streams.get(stream, {}).keys() | self.signals.get(stream, {}).keys()
+        if signal in known or not known:
+            return ""
+        return f"; the signals of {stream} are {', '.join(sorted(known))}"
+
     def gaps_of(self, name: str) -> tuple[Gap, ...]:
         """The gaps of a signal such as `rig/Pressure`."""
         stream, _, signal = name.rpartition("/")

@@ -229,7 +229,7 @@ class Testbed:
         now_ns = self.now_ns()
         start_ns, end_ns = spans.between(now_ns, from_=from_, to=to, from_ns=from_ns, to_ns=to_ns)
         names = self._settings.inputs | self._settings.outputs
-        address = bound(names, name, "input or output")
+        address = bound(names, name, "input or output", is_in_run=self._settings.is_in_run)
         if self.member is not None:  # it may know the sample of now, and nothing after it
             is_open = to is None and to_ns is None
             end_ns = now_ns + 1 if is_open else min(end_ns, now_ns + 1)
@@ -248,7 +248,8 @@ class Testbed:
 
     async def freshness(self, name: str) -> Health:
         """Fetch the freshness of an input or output with its alarms; stale if none is published."""
-        address = bound(self._settings.inputs | self._settings.outputs, name, "input or output")
+        names = self._settings.inputs | self._settings.outputs
+        address = bound(names, name, "input or output", is_in_run=self._settings.is_in_run)
         with self.program_time.call("freshness"):
             stream = await self._api.get(f"/streams/{address}", StreamResponse)
         stated = stream.freshness.get(self._settings.space)
@@ -282,30 +283,34 @@ class Testbed:
         return error
 
     def _address(self, name: str, what: str) -> StreamAddress:
-        return bound(
-            self._settings.inputs if what == "input" else self._settings.outputs, name, what
-        )
+        bindings = self._settings.inputs if what == "input" else self._settings.outputs
+        return bound(bindings, name, what, is_in_run=self._settings.is_in_run)
 
 
 async def _nothing_before(_before_ns: int) -> None:
     """The newest sample of a former run of the output: a run's space has no former one."""
 
 
-def bound(bindings: dict[str, StreamAddress], name: str, what: str) -> StreamAddress:
+def bound(
+    bindings: dict[str, StreamAddress], name: str, what: str, *, is_in_run: bool = False
+) -> StreamAddress:
     """The stream that a name is bound to; an address, organisation/equipment/stream, is its own.
 
-    Raises Unknown, which lists the bound names.
+    is_in_run: whether a scenario binds the names.  Raises Unknown, which lists the bound names.
     """
     if name in bindings:
         return bindings[name]
     if "/" in name:
         return StreamAddress.parse(name)
     known = ", ".join(sorted(bindings)) or "none"
-    variable = f"TESTBED_{what.split(maxsplit=1)[0].upper()}S"
-    raise Unknown(
-        f"no {what} is called {name!r}; bound are: {known}",
-        hint=f"set {variable}={name}=organisation/…/stream, or write the address instead of a name",
+    field = f"{what.split(maxsplit=1)[0]}s"
+    hint = (
+        f"set TESTBED_{field.upper()}={name}=organisation/…/stream, or write the address instead of"
+        " a name"
     )
+    if is_in_run:
+        hint = f"`{field}:` of the prototype in the scenario has {known}: change one of them"
+    raise Unknown(f"no {what} is called {name!r}; bound are: {known}", hint=hint)
 
 
 def from_environment(

@@ -47,11 +47,19 @@ class PrototypeSettings(Settings):
         default=10.0, ge=0, description="seconds to wait at the end for the last marks"
     )
 
+    run: str = Field(
+        default="", description="mark of the scenario's run that started the program, which sets it"
+    )
     clock: ClockSetting = Field(
         default=ClockSetting.WALL,
         description="clock of `now`, `sleep` and `timeout`: wall, the machine's; or run, that of"
         " the run in the space, as a scenario sets it",
     )
+
+    @property
+    def is_in_run(self) -> bool:
+        """Whether a scenario has started the program and binds its names."""
+        return bool(self.run) or self.clock is ClockSetting.RUN
 
     @field_validator("inputs", "outputs", mode="before")
     @classmethod

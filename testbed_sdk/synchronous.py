@@ -237,7 +237,8 @@ def read_history(  # noqa: PLR0913 - the parts of a query, by name
     cannot read; Unavailable if the API does not answer.
     """
     settings, http = connection.from_environment(HttpSettings)
-    address = connection.bound(settings.inputs | settings.outputs, stream, "input or output")
+    names = settings.inputs | settings.outputs
+    address = connection.bound(names, stream, "input or output", is_in_run=settings.is_in_run)
     begin_ns, end_ns = spans.between(WallClock().now_ns(), from_=from_, to=to)
     chosen = settings.space if space is None else checked_space(space)
     windows = Aggregation.parse(every, how)

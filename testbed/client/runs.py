@@ -29,6 +29,9 @@ from testbed.terminal import tables
 from testbed.terminal.screen import Screen
 from testbed.terminal.tables import TableColumn
 
+MOST_COMPARED = 10
+"""Runs that stand side by side at most."""
+
 TIMEOUT_S = 60.0
 """Time for a request with a record and its report."""
 MOST_FILE = 8 * 1024 * 1024
@@ -103,7 +106,9 @@ async def fetch_evidence(number: int) -> EvidenceResponse:
 
 
 async def fetch_comparison(numbers: Sequence[int]) -> ComparisonResponse:
-    """Runs side by side."""
+    """Runs side by side; raises Invalid for fewer than two, or more than MOST_COMPARED."""
+    if not 2 <= len(numbers) <= MOST_COMPARED:
+        raise Invalid("name two to ten runs", hint="such as: testbed runs compare 12 13")
     ids = ",".join(map(str, numbers))
     return await api.get("/runs/compare", ComparisonResponse, {"ids": ids})
 

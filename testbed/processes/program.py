@@ -17,10 +17,12 @@ from typing import BinaryIO
 from broker.clock import Clock
 from broker.errors import Invalid, Unknown
 from broker.process import parent_death, tasks
-from testbed.processes.child_process import INTERRUPTED_STOP_S, LOG_TAIL_LINES
-from testbed.processes.program_end import PrototypeOutcome
+from testbed.processes.child_process import INTERRUPTED_STOP_S
+from testbed.processes.program_end import PrototypeOutcome, telling_lines
 
 MOST_SHOWN_LINES = 200
+LAST_LINES = 60
+"""Last lines that are kept in memory: more than a stack of Node has."""
 MOST_LINE_BYTES = 1_000
 """A longer line is cut; bytes without a line end count as a line once there are more."""
 MOST_LOG_BYTES = 10 * 1024**2
@@ -40,7 +42,7 @@ class PrototypeOutput:
     def __init__(self, log: BinaryIO, show: Callable[[str], None]) -> None:
         """log: gets the first MOST_LOG_BYTES.  show: called with each of the first lines."""
         self.lines = 0
-        self.last = deque[str](maxlen=LOG_TAIL_LINES)
+        self.last = deque[str](maxlen=LAST_LINES)
         self._log = log
         self._log_room = MOST_LOG_BYTES
         self._show = show
@@ -57,8 +59,8 @@ class PrototypeOutput:
         self._log_room = max(0, self._log_room - len(chunk))
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         if self.is_cut:  # of very many lines only the last are looked at
-            self.lines += len(lines[:-LOG_TAIL_LINES])
-            lines = lines[-LOG_TAIL_LINES:]
+            self.lines += len(lines[:-LAST_LINES])
+            lines = lines[-LAST_LINES:]
         for line in lines:
             self._add(line)
         if len(self._rest) > MOST_LINE_BYTES:
@@ -106,8 +108,8 @@ class PrototypeProcess:
 
     @property
     def last_lines(self) -> tuple[str, ...]:
-        """Its last lines so far."""
-        return tuple(self._output.last)
+        """Its last lines so far, with the line that says its error."""
+        return telling_lines(tuple(self._output.last))
 
     @property
     def outcome(self) -> PrototypeOutcome:

@@ -1,8 +1,14 @@
 """The end of a program that was started, and sentences about it.  Pure."""
 
+import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+SHOWN_LINES = 12
+"""The last lines of a program's output that its end is told with."""
+_ERROR = re.compile(r"Error( \[\w+\])?:")
+"""In a line that says what went wrong: of Python, and of Node, which has its code in brackets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +35,18 @@ def ending(exit_code: int) -> str:
         return f"was ended by {signal.Signals(-exit_code).name}"
     except ValueError:  # a real-time signal, which has no name
         return f"was ended by signal {-exit_code}"
+
+
+def telling_lines(lines: Sequence[str]) -> tuple[str, ...]:
+    """The last SHOWN_LINES of a program's output, with the line above them that says its error.
+
+    Node ends with a stack that is longer than they are, and has its error before that.
+    """
+    last = tuple(lines[-SHOWN_LINES:])
+    if any(_ERROR.search(line) for line in last):
+        return last
+    errors = [line for line in lines[:-SHOWN_LINES] if _ERROR.search(line)]
+    return (errors[0], "…", *last) if errors else last
 
 
 def last_lines(lines: Sequence[str]) -> str:

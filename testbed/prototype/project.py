@@ -18,7 +18,9 @@ from broker.prototypes.manifest import PrototypeManifest
 from broker.streams import Signal
 from testbed.scenario import loading
 from testbed.scenario.loading import LoadedScenario
+from testbed_scenarios import expectation_check
 from testbed_scenarios.findings import ScenarioFinding
+from testbed_scenarios.scenario_streams import ScenarioStreams
 
 SCENARIO = "scenario.yaml"
 """The scenario of a project, beside its manifest."""
@@ -61,7 +63,8 @@ def load(folder: Path, clock: Clock) -> PrototypeProject:
     file, wrong = _read(partial(load_manifest, folder))
     scenario, wrong_too = _read(partial(_load_scenario, folder, clock))
     if file is None or scenario is None:
-        raise _joined([each for each in (wrong, wrong_too) if each is not None])
+        renamed = None if file is None else _renamed(folder, file.manifest)
+        raise _joined([each for each in (wrong, renamed, wrong_too) if each is not None])
     manifest = file.manifest
     if findings := list(_of_scenario(manifest, scenario)):
         raise scenario.file.refused(findings)
@@ -168,12 +171,29 @@ def _of_files(folder: Path, manifest: PrototypeManifest) -> Iterator[FieldFindin
         yield FieldFinding(("command",), f"there is no file {script}")
 
 
+def _renamed(folder: Path, manifest: PrototypeManifest) -> Refused | None:
+    """The error of a wrong scenario that lacks the manifest's prototype: the cause of others."""
+    loaded, wrong = _read(partial(loading.read_form, folder / SCENARIO))
+    if loaded is None or wrong is not None:
+        return None
+    finding = _without_name(manifest, loaded)
+    return None if finding is None else loaded.file.refused([finding])
+
+
+def _without_name(manifest: PrototypeManifest, loaded: LoadedScenario) -> ScenarioFinding | None:
+    """The finding about a scenario that has no prototype of the manifest's name."""
+    prototypes = loaded.scenario.prototypes
+    if manifest.name in prototypes:
+        return None
+    sentence = f"the manifest's prototype {manifest.name!r} is not among them"
+    return ScenarioFinding(("prototypes",), unknown(sentence, manifest.name, prototypes))
+
+
 def _of_scenario(manifest: PrototypeManifest, loaded: LoadedScenario) -> Iterator[ScenarioFinding]:
     """Findings about the prototype in a scenario that has other streams than its manifest."""
     prototypes = loaded.scenario.prototypes
-    if manifest.name not in prototypes:
-        sentence = f"the manifest's prototype {manifest.name!r} is not among them"
-        yield ScenarioFinding(("prototypes",), unknown(sentence, manifest.name, prototypes))
+    if (finding := _without_name(manifest, loaded)) is not None:
+        yield finding
         return
     path = ("prototypes", manifest.name)
     prototype = prototypes[manifest.name]
@@ -188,3 +208,7 @@ def _of_scenario(manifest: PrototypeManifest, loaded: LoadedScenario) -> Iterato
             sentence = f"the manifest has no {noun} {name!r}"
             steps = (name,) if field == "inputs" else (str(prototype.outputs.index(name)),)
             yield ScenarioFinding((*path, field, *steps), unknown(sentence, name, wanted))
+    streams = dict(ScenarioStreams.of(loaded.scenario, {}).signals)
+    for output in manifest.outputs:
+        streams[f"{manifest.name}/{output}"] = manifest.signals(output)
+    yield from expectation_check.findings(loaded.scenario, ScenarioStreams(streams))

@@ -44,6 +44,11 @@ async def _nothing(_quantum: int) -> None:
 
 log = structlog.get_logger()
 
+ADDRESSES = (
+    "it gets its addresses from the environment, as docs/how-to/where-your-program-runs.md has them"
+)
+"""Hint about a program that ran in order and did not connect."""
+
 
 class NoAnswer(Unavailable):
     """A member of the run did not do its part in time.
@@ -333,7 +338,7 @@ class Coordinator:
                 f"prototype {name!r} did not join the run within {self._joins_within_s:g} s",
                 member=name,
                 quantum=JOIN,
-                hint="does it connect to the testbed with `connect` or `connect_sync`?",
+                hint=f"does it connect with `connect` or `connect_sync`? {ADDRESSES}",
             )
         quantum = JOIN if seat.tick is None else seat.tick.quantum
         act = f"answer quantum {quantum}"

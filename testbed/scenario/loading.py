@@ -59,9 +59,8 @@ def load(path: Path, clock: Clock) -> LoadedScenario:
     Raises Unknown if there is no such file, Invalid with everything that is wrong, each at its line
     and column.
     """
-    text = _text(path)
-    file = scenario_file.read(text, str(path))
-    loaded = LoadedScenario(path, text, file)
+    loaded = read_form(path)
+    file = loaded.file
     read_files = partial(catalogue_of, base=loaded.base, clock=clock)
     findings = list(check.findings(file.scenario, read_files(file.scenario), read_files))
     findings += programs.findings(loaded.base, file.scenario.prototypes)
@@ -69,6 +68,15 @@ def load(path: Path, clock: Clock) -> LoadedScenario:
     if findings:
         raise file.refused(findings)
     return loaded
+
+
+def read_form(path: Path) -> LoadedScenario:
+    """Read a scenario file, of which nothing but its form is checked.
+
+    Raises Unknown if there is no such file, Invalid with everything that is wrong with its form.
+    """
+    text = _text(path)
+    return LoadedScenario(path, text, scenario_file.read(text, str(path)))
 
 
 def check_mode(loaded: LoadedScenario, *, is_virtual: bool) -> None:

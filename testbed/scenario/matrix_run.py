@@ -156,11 +156,13 @@ async def _run(
 
 def _placed(loaded: LoadedScenario, failure: BedError) -> BedError:
     """The error of a run; one of a part of the scenario is at its place in the file."""
-    if not isinstance(failure, PrototypeRefused | EquipmentRefused):
+    if isinstance(failure, PrototypeRefused):
+        line, column = loaded.file.document.key_position(("prototypes", failure.name))
+        return Invalid(f"{loaded.path}:{line}:{column}: {failure.message}")
+    if not isinstance(failure, EquipmentRefused):
         return failure
     sentence = f"{failure.message} ({failure.hint})" if failure.hint else failure.message
-    part = "prototypes" if isinstance(failure, PrototypeRefused) else "equipment"
-    return loaded.refused(part, failure.name, sentence=sentence)
+    return loaded.refused("equipment", failure.name, sentence=sentence)
 
 
 def is_of_prototype(error: BedError) -> bool:

@@ -13,6 +13,7 @@ from broker.clock import Clock
 from broker.errors import BedError
 from testbed.processes import program, server
 from testbed.processes.program import PrototypeProcess
+from testbed.scenario import function_source
 from testbed.scenario.plan import RunPlan
 from testbed_scenarios.findings import ScenarioFinding
 from testbed_scenarios.model import CommandPrototype, FunctionPrototype, Prototype, PythonPrototype
@@ -61,8 +62,9 @@ def findings(base: Path, prototypes: Mapping[str, Prototype]) -> Iterator[Scenar
             case PythonPrototype(python=file):
                 if not (base / file).is_file():
                     yield ScenarioFinding((*path, "python"), f"there is no file {base / file}")
-            case _:
-                pass
+            case FunctionPrototype(function=reference):
+                if sentence := function_source.problem(base, reference):
+                    yield ScenarioFinding((*path, "function"), sentence)
 
 
 def command(plan: RunPlan, prototype: Prototype) -> tuple[str, ...]:

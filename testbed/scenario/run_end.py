@@ -1,10 +1,11 @@
 """A run of a scenario: how far it is, and what is known once it is over."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from broker.clock import NS_PER_S
 from broker.errors import Invalid
+from testbed.processes import program_end
 from testbed.processes.program_end import PrototypeOutcome
 from testbed.scenario.clock_statistics import ClockStatistics
 from testbed.scenario.plan import RunPlan
@@ -12,12 +13,20 @@ from testbed_scenarios.observations import Observations
 
 
 class PrototypeRefused(Invalid):
-    """A prototype that never took part, so that there is nothing to judge.  name: in the file."""
+    """A prototype that never took part, so that there is nothing to judge.
+
+    name: in the file.  Its last lines stand below the sentence and its hint.
+    """
 
     code = "prototype_refused"
 
-    def __init__(self, message: str, *, name: str, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self, sentence: str, *, name: str, hint: str = "", lines: Sequence[str] | None = None
+    ) -> None:
+        """lines: the program's last ones; None where nothing is to be said about them."""
+        advice = f" ({hint})" if hint else ""
+        printed = "" if lines is None else f"\n{program_end.last_lines(lines)}"
+        super().__init__(f"{sentence}{advice}{printed}")
         self.name = name
 
 

@@ -212,8 +212,7 @@ class VirtualRun:
     def _absent(self, exc: NoAnswer) -> PrototypeRefused:
         """The error of a prototype that did not come to its first wait."""
         child = self._programs[exc.member]
-        text = program_end.last_lines(child.last_lines)
-        return PrototypeRefused(f"{exc.message}. {text}", name=exc.member, hint=exc.hint)
+        return PrototypeRefused(exc.message, name=exc.member, hint=exc.hint, lines=child.last_lines)
 
     async def _watch(self, name: str) -> None:
         """Strike a prototype off once its program ends; raises PrototypeRefused if that is before
@@ -225,15 +224,15 @@ class VirtualRun:
         code = child.exit_code
         await child.wait_read(program.KILLED_S)
         ending = program_end.ending(code)
-        lines = program_end.last_lines(child.last_lines)
         if not self._has_begun:
             raise PrototypeRefused(
-                f"prototype {name!r} {ending} before the run began. {lines}",
+                f"prototype {name!r} {ending} before the run began",
                 name=name,
-                hint="it gets its addresses from the environment, as"
-                " docs/how-to/where-your-program-runs.md has them",
+                hint="" if code else coordinator.ADDRESSES,
+                lines=child.last_lines,
             )
         if code:
+            lines = program_end.last_lines(child.last_lines)
             left_ns = self._left_ns.setdefault(name, self._now_ns())
             at = time_text(left_ns, self._plan.scenario.start_ns)
             self._incidents.append(f"prototype {name!r} {ending} after {at} of the run. {lines}")

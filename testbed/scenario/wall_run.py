@@ -228,12 +228,13 @@ class WallRun:
         code = child.exit_code
         await child.wait_read(program.KILLED_S)
         words = f"prototype {name!r} {program_end.ending(code)}"
-        lines = program_end.last_lines(child.last_lines)
         has_begun = self._played_ns and self._played_ns <= self._clock.monotonic_ns()
         if code and not has_begun:
-            raise PrototypeRefused(f"{words} before the machines played. {lines}", name=name)
+            sentence = f"{words} before the machines played"
+            raise PrototypeRefused(sentence, name=name, lines=child.last_lines)
         if code:
             at = time_text(self._now_ns(), self._plan.scenario.start_ns)
+            lines = program_end.last_lines(child.last_lines)
             self._incidents.append(f"{words} after {at} of the run. {lines}")
 
     async def _end(self, began_ns: int) -> RunEnd:

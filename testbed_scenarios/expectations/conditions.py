@@ -8,7 +8,7 @@ Logic over Real-Valued Signals, FORMATS 2010.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -17,7 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from broker import time_expressions
 from broker.streams import Dtype, Signal
-from testbed_scenarios.expectations.quantities import Energy, Memory, Number, PerSecond, Share
+from testbed_scenarios.expectations.quantities import (
+    Count,
+    Energy,
+    Memory,
+    Multiple,
+    Number,
+    PerSecond,
+    Share,
+)
 from testbed_scenarios.quantities import DurationBoundNs
 
 QuantityT = TypeVar("QuantityT", float, int)
@@ -49,6 +57,17 @@ class Condition(BaseModel, Generic[QuantityT]):
         None, description="The value lies between these two, or is one of them"
     )
     exactly: QuantityT | None = Field(None, alias="is", description="The value is exactly this")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_form(cls, value: Any) -> Any:
+        """Say which words a bound that stands alone needs."""
+        if isinstance(value, Mapping | BaseModel):
+            return value
+        text = str(value)
+        if isinstance(value, list) or not text.lstrip("+-.")[:1].isdecimal():
+            raise ValueError("a condition has a word and a bound, such as {at_least: 1}")
+        raise ValueError(f"a bound needs a word: write {{at_least: {text}}} or {{at_most: {text}}}")
 
     @model_validator(mode="after")
     def _check_words(self) -> Self:
@@ -125,12 +144,16 @@ class Condition(BaseModel, Generic[QuantityT]):
         return f"{bound:g} {unit}".rstrip()
 
 
-class NumberCondition(Condition[Number]):
+class NumberCondition(Condition[Count]):
     """A condition on a plain number, such as a count."""
 
 
 class ShareCondition(Condition[Share]):
     """A condition on a share, in which 80 % and 0.8 are the same."""
+
+
+class MultipleCondition(Condition[Multiple]):
+    """A condition on a share that may be more than the whole, such as 150 %."""
 
 
 class RateCondition(Condition[PerSecond]):

@@ -19,12 +19,14 @@ from pydantic import (
     model_validator,
 )
 
+from broker import field_choice
 from broker.file_values import DurationNs
 from testbed_scenarios.expectations.conditions import (
     Condition,
     DurationCondition,
     EnergyCondition,
     MemoryCondition,
+    MultipleCondition,
     NumberCondition,
     RateCondition,
     ShareCondition,
@@ -294,7 +296,7 @@ class ControlExpectation(RepeatedExpectation):
     band: Annotated[Share, Field(gt=0, lt=1)] = Field(
         0.02, description="Half of the width of the band in which it has settled, of the step"
     )
-    overshoot: ShareCondition | None = Field(
+    overshoot: MultipleCondition | None = Field(
         None, description="Greatest distance beyond the set-point, as a share of the step"
     )
     settling_time: DurationCondition | None = Field(
@@ -336,7 +338,7 @@ class ResourceExpectation(AnyExpectation):
 
     word = "resources"
     resources: str = Field(description="The prototype")
-    cpu: ShareCondition | None = Field(
+    cpu: MultipleCondition | None = Field(
         None, description="Mean share of one processor core, such as {at_most: 50 %}"
     )
     memory: MemoryCondition | None = Field(
@@ -393,7 +395,8 @@ def _of_kind(value: Any, _: ValidatorFunctionWrapHandler) -> AnyExpectation:
         raise ValueError("an expectation has fields, such as {signal: …, always: {below: 3}}")
     words = [word for word in KINDS if word in value]
     if not words:
-        raise ValueError(f"it expects nothing: add one of the fields {', '.join(KINDS)}")
+        names = f"{', '.join(KINDS)}{field_choice.meant(value, KINDS)}"
+        raise ValueError(f"it expects nothing: add one of the fields {names}")
     if len(words) > 1:
         raise ValueError(f"`{words[0]}` and `{words[1]}` are two expectations; write two entries")
     return KINDS[words[0]].model_validate(value)

@@ -36,7 +36,8 @@ def evaluate(expectation: SampleExpectation, observed: Observations) -> list[Spa
     spans = spans_of(expectation, observed)
     times = times_of(expectation, observed)
     if times is None:
-        sentence = f"nothing is known of {expectation.subject} in this run"
+        known = observed.known_signals(expectation.subject) if expectation.signal else ""
+        sentence = f"nothing is known of {expectation.subject} in this run{known}"
         return [SpanResult(passed=False, sentence=sentence) for _ in spans]
     return [_over(expectation, times, each, observed.start_ns) for each in spans]
 

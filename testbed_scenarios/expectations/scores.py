@@ -66,7 +66,7 @@ def of_detection(expectation: DetectionExpectation, observed: Observations) -> l
     if truth is None:
         return [_failed(f"nothing is known about the faults of {expectation.truth}", span)]
     if not len(series.time_ns):
-        return [_failed(f"{name} has no sample", span)]
+        return [_failed(f"{name} has no sample{observed.known_signals(name)}", span)]
     events = detection.by_event(
         truth, detection.alarms_of(_alarm_signal(expectation, observed, span)), span
     )
@@ -170,7 +170,8 @@ def _control(
         return beyond_end(begin)
     signal = held.within(span)
     if not signal.known.any():
-        return _failed(f"it has no sample with a value from {begin} on", span)
+        known = observed.known_signals(expectation.control)
+        return _failed(f"it has no sample with a value from {begin} on{known}", span)
     scores: dict[str, _Score] = {}
     if expectation.set_point is not None:
         scores |= _step_scores(signal, span, expectation.set_point, expectation.band)

@@ -40,12 +40,16 @@ Margins = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """A signal under an expectation: its name, its values over the run, its unit, and the start."""
+    """A signal under an expectation: its name, its values over the run, its unit, and the start.
+
+    known: the end of a sentence about one that its stream does not have; empty where it does.
+    """
 
     name: str
     held: HeldSignal
     unit: str
     start_ns: int
+    known: str
 
     def value(self, value: object) -> str:
         return value_text(value, self.unit)
@@ -58,7 +62,9 @@ def evaluate(expectation: SignalExpectation, observed: Observations) -> list[Spa
     """Evaluate an expectation over each of its spans; no span, no result."""
     name = expectation.signal
     held = HeldSignal.of(observed.series(name), observed.gaps_of(name))
-    subject = _Subject(name, held, observed.unit(name), observed.start_ns)
+    subject = _Subject(
+        name, held, observed.unit(name), observed.start_ns, observed.known_signals(name)
+    )
     match expectation:
         case AlwaysExpectation():
             condition = expectation.always
@@ -258,7 +264,8 @@ def _nothing_known(expected: ExpectedSpan, subject: _Subject) -> SpanResult:
     reason = "it has no sample" if not len(subject.held) else "no value of it is known"
     return SpanResult(
         passed=False,
-        sentence=f"{reason} between {subject.time(span.from_ns)} and {subject.time(span.to_ns)}",
+        sentence=f"{reason} between {subject.time(span.from_ns)} and {subject.time(span.to_ns)}"
+        f"{subject.known}",
         violation=span,
         unknown_ns=span.length_ns,
     )

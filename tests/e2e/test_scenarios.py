@@ -229,8 +229,10 @@ async def test_a_prototype_that_never_takes_part_is_an_error_of_the_file(folder)
     gone = "\n  gone: {command: python -c 'raise SystemExit(4)', inputs: {rig: rig}}"
     result = await ran(scenario(folder, ECHO, gone), "--fast", "--junit", folder / "out.xml")
     assert result.code == 2
-    assert f"{folder / 'short.yaml'}:11:" in result.errors
-    assert "prototype 'gone' ended with exit code 4 before the run began" in result.errors
+    sentence = "prototype 'gone' ended with exit code 4 before the run began\n"
+    assert f"{folder / 'short.yaml'}:11:3: {sentence}" in result.errors
+    assert "It printed nothing" in result.errors
+    assert "mistake" not in result.errors
     assert not (folder / "out.xml").exists()
 
 

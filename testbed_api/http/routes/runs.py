@@ -1,10 +1,11 @@
 """Routes: runs of scenarios that organisations hand over, with evidence and comparisons."""
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from broker.clock import text_of
 from broker.responses.run_document import RunDocument
@@ -80,6 +81,15 @@ class RunsWanted(Form):
         )
 
 
+IDS_PATTERN = r"^[1-9]\d{0,15}(,[1-9]\d{0,15}){1,9}$"
+
+
+def _checked_ids(text: str) -> str:
+    if re.fullmatch(IDS_PATTERN, text, re.ASCII) is None:
+        raise ValueError("name two to ten runs by their numbers, such as 12,13")
+    return text
+
+
 class ComparisonWanted(Form):
     """The runs to compare."""
 
@@ -87,10 +97,11 @@ class ComparisonWanted(Form):
         str,
         Field(
             max_length=200,
-            pattern=r"^[1-9]\d{0,15}(,[1-9]\d{0,15}){1,9}$",
+            json_schema_extra={"pattern": IDS_PATTERN},
             description="two to ten numbers, such as 12,13",
             examples=["12,13"],
         ),
+        AfterValidator(_checked_ids),
     ]
 
     @property

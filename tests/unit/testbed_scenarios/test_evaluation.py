@@ -139,6 +139,22 @@ def test_without_any_sample_everything_fails_with_a_sentence(fields):
         assert result.sentence
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"signal": "rig/Presure", "always": {"below": 3}},
+        {"control": "rig/Presure", "energy": {"at_most": 1}},
+        {"detection": "rig/Presure", "truth": "rig", "false_alarm_rate": {"at_most": 1}},
+        {"signal": "rig/Presure", "rate": {"at_most": 1}},
+    ],
+)
+def test_of_a_signal_that_its_stream_does_not_have_the_others_are_told(fields):
+    observed = run(Pressure=series([1], [2.0]), Flow=series([], []))
+    assert judged(observed, **fields).sentence.endswith("; the signals of rig are Flow, Pressure")
+    right = {key: "rig/Flow" if value == "rig/Presure" else value for key, value in fields.items()}
+    assert "the signals of" not in judged(observed, **right).sentence
+
+
 def test_no_sample_is_a_count_of_its_own():
     none = run(Alarm=series([], []))
     assert judged(none, signal="rig/Alarm", count={"is": 0}).passed

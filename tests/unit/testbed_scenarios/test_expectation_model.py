@@ -52,6 +52,14 @@ def test_a_written_expectation_becomes_the_model_of_its_kind(word):
     assert EXPECTATION.validate_python(json.loads(dumped)) == expectation
 
 
+def test_a_share_above_the_whole_and_a_memory_are_dumped_and_read():
+    written = {"resources": "d", "cpu": {"at_most": "150 %"}, "memory": {"at_most": "1 GiB"}}
+    expectation = EXPECTATION.validate_python(written)
+    assert (expectation.cpu.at_most, expectation.memory.at_most) == (1.5, 2.0**30)
+    dumped = EXPECTATION.dump_json(expectation, by_alias=True, exclude_unset=True)
+    assert EXPECTATION.validate_python(json.loads(dumped)) == expectation
+
+
 def test_every_kind_is_written_here_and_has_described_fields():
     assert WRITTEN.keys() == model.KINDS.keys()
     forms = [*model.KINDS.values(), model.Occurrences, model.Settling, SignalCondition]
@@ -75,6 +83,8 @@ def test_numbers_are_held_in_one_unit():
     ("written", "place", "words"),
     [
         ({"signal": "rig/P"}, (), "add one of the fields always"),
+        ({"signal": "rig/P", "eventualy": {"is": "1"}}, (), "; did you mean 'eventually'?"),
+        ({"stream": "rig", "cont": {"above": "1"}}, (), "; did you mean 'count'?"),
         (
             {"signal": "rig/P", "always": {"below": "1"}, "never": {"above": "2"}},
             (),
@@ -82,6 +92,35 @@ def test_numbers_are_held_in_one_unit():
         ),
         ({"signal": "rig", "always": {"below": "1"}}, ("signal",), "names no signal"),
         ({"signal": "rig/P", "always": {"below": "high"}}, ("always", "below"), "no number"),
+        (
+            {"signal": "rig/P", "always": {"below": "600 kPa"}},
+            ("always", "below"),
+            "'kPa' is no unit of this number; write the number alone, in the unit of the signal",
+        ),
+        ({"stream": "rig", "count": {"above": "3 /s"}}, ("count", "above"), "the number alone"),
+        *(
+            ({"detection": "d/s/a", "truth": "rig", "recall": written}, path, words)
+            for written, path, words in (
+                ({"at_least": "100"}, ("recall", "at_least"), "than 1: write 100 %, or 1"),
+                ({"at_least": "85"}, ("recall", "at_least"), "than 1: write 85 %, or 0.85"),
+                ({"at_least": "850"}, ("recall", "at_least"), "850 is more than 1; write 0.8"),
+                ({"at_least": "101 %"}, ("recall", "at_least"), "more than the whole"),
+                ("1", ("recall",), "write {at_least: 1} or {at_most: 1}"),
+                ("-.5", ("recall",), "write {at_least: -.5} or"),
+                ("all", ("recall",), "a word and a bound, such as {at_least: 1}"),
+                (["1"], ("recall",), "a word and a bound, such as {at_least: 1}"),
+            )
+        ),
+        (
+            {"resources": "d", "memory": {"at_most": "300"}},
+            ("memory", "at_most"),
+            "300 has no unit; write one behind it, such as 300 MB",
+        ),
+        (
+            {"resources": "d", "cpu": {"at_most": "2"}},
+            ("cpu", "at_most"),
+            "2 is more than 1: write its unit, 2 % or 200 %",
+        ),
         ({"signal": "rig/P", "always": {}}, ("always",), "needs a word"),
         ({"signal": "rig/P", "always": {"below": None}}, ("always",), "needs a word"),
         ({"signal": "rig/P", "always": {"below": "1", "above": "2"}}, ("always",), "no value"),

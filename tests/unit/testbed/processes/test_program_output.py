@@ -7,7 +7,7 @@ import sysconfig
 import pytest
 
 from broker.errors import Invalid, Unknown
-from testbed.processes import program
+from testbed.processes import program, program_end
 from testbed.processes.program import (
     MOST_LINE_BYTES,
     MOST_LOG_BYTES,
@@ -48,6 +48,25 @@ def test_of_endless_lines_the_first_are_shown_and_the_last_kept():
     (note,) = lines[MOST_SHOWN_LINES:]
     assert "no more are shown" in note
     assert fed.last[-1] == "9999"
+
+
+NODE = [
+    *("node:internal/modules/cjs/loader:1080", "  throw err;", "  ^", ""),
+    "Error [ERR_MODULE_NOT_FOUND]: Cannot find package 'testbed' imported from /a.mjs",
+    *(f"    at step {number}" for number in range(10)),
+    *("  code: 'ERR_MODULE_NOT_FOUND'", "}", "", "Node.js v22"),
+]
+
+
+def test_the_line_with_the_error_is_told_with_the_last_lines():
+    fed, _, _ = output()
+    fed.feed("\n".join([*NODE, ""]).encode())
+    first, cut, *last = program_end.telling_lines(tuple(fed.last))
+    assert (first, cut, last) == (NODE[4], "…", NODE[-program_end.SHOWN_LINES :])
+    python = ["ValueError: the first", *map(str, range(20)), "KeyError: 'the last'"]
+    assert program_end.telling_lines(python) == tuple(python[-program_end.SHOWN_LINES :])
+    assert program_end.telling_lines(["a"]) == ("a",)
+    assert program_end.telling_lines(list(map(str, range(20))))[0] == "8"
 
 
 def test_endless_bytes_without_a_line_end_are_cut_into_lines_and_fill_no_disk():

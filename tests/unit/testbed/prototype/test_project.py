@@ -88,6 +88,22 @@ def test_a_scenario_that_disagrees_with_the_manifest_is_told_where(folder, old, 
     assert "scenario.yaml:1" in message
 
 
+def test_a_prototype_that_is_renamed_in_the_scenario_is_told_before_what_follows(folder):
+    change(folder, SCENARIO, "  valve-watch:\n", "  valve-watcher:\n")
+    first, sentence, *others = refused(folder).splitlines()
+    assert first == "1 mistake in the scenario:"
+    assert "prototypes: the manifest's prototype 'valve-watch' is not among them" in sentence
+    assert "did you mean 'valve-watcher'?" in sentence
+    assert "there is no stream 'valve-watch/score'" in "\n".join(others)
+
+
+def test_an_expectation_on_a_signal_that_the_manifest_does_not_have_is_told(folder):
+    change(folder, SCENARIO, "valve-watch/score/anomaly", "valve-watch/score/anomly")
+    message = refused(folder)
+    assert "valve-watch/score has no signal 'anomly'; did you mean 'anomaly'?" in message
+    assert "scenario.yaml:" in message
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
