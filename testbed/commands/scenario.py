@@ -46,7 +46,9 @@ Report = Annotated[
 ]
 Folder = Annotated[
     Path | None,
-    typer.Option(help="folder for data and logs, which stays (default: a temporary one)"),
+    typer.Option(
+        help="new or empty folder for data and logs, which stays (default: a temporary one)"
+    ),
 ]
 Keep = Annotated[
     bool, typer.Option("--keep", help="leave data and logs, and print the folder they are in")
