@@ -7,7 +7,7 @@ from pathlib import Path
 
 from broker import yaml_document
 from broker.clock import NS_PER_S, Clock
-from broker.errors import Invalid
+from broker.errors import BedError, Invalid
 from broker.run_clock import COORDINATOR
 from broker.time_expressions import duration_text
 from simulators import catalogue as simulator_catalogue
@@ -69,6 +69,16 @@ def load(path: Path, clock: Clock) -> LoadedScenario:
     if findings:
         raise file.refused(findings)
     return loaded
+
+
+def title_of(path: Path) -> str:
+    """The name of the scenario in a file, whatever else is wrong with it; its path for none."""
+    try:
+        document = yaml_document.parse(_text(path), str(path), holds="scenario", example="")
+    except BedError:
+        return str(path)
+    name = document.value.get("scenario")
+    return name if isinstance(name, str) and name else str(path)
 
 
 def check_mode(loaded: LoadedScenario, *, is_virtual: bool) -> None:
