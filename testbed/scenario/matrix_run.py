@@ -186,6 +186,13 @@ async def run_folder(folder: Path | None, *, keeps: bool) -> AsyncIterator[Path]
         return
     try:
         async with leftovers.removed_with_us(temporary):
-            yield temporary
+            try:
+                yield temporary
+            finally:  # while the guard stands, which removes it if we are killed meanwhile
+                await asyncio.shield(_removed(temporary))
     finally:  # also if we are interrupted before the guard stands
-        await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
+        await _removed(temporary)
+
+
+async def _removed(folder: Path) -> None:
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

@@ -58,7 +58,5 @@ async def _silent(reader, writer):
 
 async def test_a_server_of_our_own_that_has_ended_is_looked_for_in_its_log():
     async with api_client.connect("http://127.0.0.1:9", "", names=api_client.OWN_SERVER) as api:
-        with pytest.raises(
-            Unavailable, match=r"did not answer: ConnectError.*server\.log"
-        ):
+        with pytest.raises(Unavailable, match=r"did not answer: ConnectError.*server\.log"):
             await api.request("GET", "/streams")
