@@ -1,5 +1,6 @@
 """Reads scenario files, with all that can be known about them before a run."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,9 @@ from testbed_scenarios.timeline_model import FaultDraw, LinkFault, LinkFaultKind
 
 MOST_BYTES = 4 * 1024**2
 """Size of a scenario file that is read."""
+HINT = "`testbed scenario init NAME --from-model pump-rig` writes a first one"
+SUFFIXES = {".yaml", ".yml", ".json", ""}
+"""Ends of names of files whose mistakes are those of a scenario, whatever they hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ def load(path: Path, clock: Clock) -> LoadedScenario:
     and column.
     """
     text = _text(path)
+    if path.suffix not in SUFFIXES and not re.search(r"^scenario\s*:", text, re.MULTILINE):
+        raise Invalid(f"{path} is no scenario: a scenario is a YAML file", hint=HINT)
     file = scenario_file.read(text, str(path))
     loaded = LoadedScenario(path, text, file)
     read_files = partial(catalogue_of, base=loaded.base, clock=clock)
@@ -110,8 +116,7 @@ def _only_virtual(loaded: LoadedScenario) -> Iterator[ScenarioFinding]:
 
 
 def _text(path: Path) -> str:
-    hint = "`testbed scenario init NAME --from-model pump-rig` writes a first one"
-    return yaml_document.read_text(path, what="scenario", most_bytes=MOST_BYTES, hint=hint)
+    return yaml_document.read_text(path, what="scenario", most_bytes=MOST_BYTES, hint=HINT)
 
 
 def _reserved_names(scenario: Scenario) -> Iterator[ScenarioFinding]:

@@ -1,0 +1,31 @@
+"""What is said of a file that is no scenario, and of a scenario that can only pass."""
+
+import pytest
+
+from broker.clock import WallClock
+from broker.errors import Invalid
+from testbed.scenario import loading
+
+RIGHT = "scenario: valve\nduration: 60s\nequipment: {rig: {model: pump-rig}}\n"
+
+
+def test_a_folder_is_no_scenario(tmp_path):
+    with pytest.raises(Invalid) as refused:
+        loading.load(tmp_path, WallClock())
+    assert str(refused.value) == f"{tmp_path} is a folder (name the file of a scenario in it)"
+
+
+def test_a_program_is_no_scenario(tmp_path):
+    program = tmp_path / "valve.py"
+    program.write_text('"""Detects."""\nimport asyncio\n')
+    with pytest.raises(Invalid, match=r"valve\.py is no scenario: a scenario is a YAML file"):
+        loading.load(program, WallClock())
+
+
+def test_a_scenario_of_another_name_has_its_mistakes_at_their_places(tmp_path):
+    file = tmp_path / "valve.txt"
+    file.write_text(RIGHT)
+    assert loading.load(file, WallClock()).scenario.name == "valve"
+    file.write_text(RIGHT.replace("duration", "duraton"))
+    with pytest.raises(Invalid, match=r"valve\.txt:2:1"):
+        loading.load(file, WallClock())
