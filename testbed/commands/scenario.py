@@ -154,7 +154,8 @@ def _check(file: Path) -> None:
     out.print(f"{file} is right: {loading.summary(loaded.scenario)}")
     for note in loading.only_virtual(loaded):
         out.print(f"at wall time it cannot run: {note}")
-    for note in terminal_run.call(partial(loading.notes, loaded.scenario)):
+    notes = terminal_run.call(partial(loading.notes, loaded.scenario))
+    for note in loading.vacuous(loaded.scenario) + notes:
         out.print(note, style="yellow")
 
 

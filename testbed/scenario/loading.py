@@ -171,6 +171,15 @@ def _facts_of_model(info: ModelInfo) -> EquipmentFacts:
     )
 
 
+def vacuous(scenario: Scenario) -> list[str]:
+    """A sentence about a scenario that no run can fail for what its prototypes do; or none."""
+    if scenario.expectations:
+        return []
+    return [
+        "warning: without `expectations` a run passes whatever your prototypes answer; add some"
+    ]
+
+
 def notes(scenario: Scenario) -> list[str]:
     """Sentences about how a scenario would run on this machine that are no mistakes in its file.
 

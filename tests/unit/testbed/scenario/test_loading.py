@@ -1,9 +1,11 @@
 """What is said of a file that is no scenario, and of a scenario that can only pass."""
 
 import pytest
+from typer.testing import CliRunner
 
 from broker.clock import WallClock
 from broker.errors import Invalid
+from testbed.cli import app
 from testbed.scenario import loading
 
 RIGHT = "scenario: valve\nduration: 60s\nequipment: {rig: {model: pump-rig}}\n"
@@ -29,3 +31,13 @@ def test_a_scenario_of_another_name_has_its_mistakes_at_their_places(tmp_path):
     file.write_text(RIGHT.replace("duration", "duraton"))
     with pytest.raises(Invalid, match=r"valve\.txt:2:1"):
         loading.load(file, WallClock())
+
+
+def test_a_scenario_without_expectations_is_warned_of(tmp_path):
+    file = tmp_path / "valve.yaml"
+    file.write_text(RIGHT)
+    checked = CliRunner().invoke(app, ["run", str(file), "--check"])
+    assert checked.exit_code == 0
+    assert "without `expectations` a run passes whatever your prototypes answer" in checked.output
+    file.write_text(f"{RIGHT}expectations: [{{signal: rig/Pressure, always: {{above: 0}}}}]\n")
+    assert loading.vacuous(loading.load(file, WallClock()).scenario) == []
