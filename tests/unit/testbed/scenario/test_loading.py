@@ -33,6 +33,17 @@ def test_a_scenario_of_another_name_has_its_mistakes_at_their_places(tmp_path):
         loading.load(file, WallClock())
 
 
+def test_a_check_writes_mistakes_into_the_junit_file_and_leaves_none_of_an_earlier_run(tmp_path):
+    file, results = tmp_path / "valve.yaml", tmp_path / "out.xml"
+    results.write_text("<testsuites/>")
+    for text, code in ((RIGHT, 0), (RIGHT.replace("duration", "duraton"), 2)):
+        file.write_text(text)
+        command = ["run", str(file), "--check", "--junit", str(results)]
+        assert CliRunner().invoke(app, command).exit_code == code
+        assert results.exists() == (code == 2)
+    assert "duraton" in results.read_text()
+
+
 def test_a_scenario_without_expectations_is_warned_of(tmp_path):
     file = tmp_path / "valve.yaml"
     file.write_text(RIGHT)
