@@ -98,6 +98,8 @@ class SettingNames(NamedTuple):
 
 
 _VARIABLES = SettingNames()
+OWN_SERVER = SettingNames("", "")
+"""For a server that a command has started for its own run: no setting leads to it."""
 
 
 class Api:
@@ -120,7 +122,7 @@ class Api:
             else:
                 response = await self._http.request(method, ROOT + path, **content)
         except httpx.TransportError as exc:
-            raise _away(self._http.base_url, exc, self._names) from exc
+            raise _away(self._http, exc, self._names) from exc
         except UnicodeEncodeError as exc:
             raise Invalid("a text of this request is no Unicode", hint="type it again") from exc
         if response.is_error:
@@ -147,7 +149,7 @@ class Api:
                 if not was_sent:
                     raise
                 if pause_s is None or loop.time() - began_s > AGAIN_WITHIN_S:
-                    raise _unanswered(self._http.base_url, exc, self._names) from exc
+                    raise _unanswered(self._http, exc, self._names) from exc
             await WallClock().sleep(pause_s)
 
     async def send(
@@ -222,7 +224,7 @@ class Api:
                     f"the answer of the API at {self._http.base_url} broke off: {reason_of(exc)}",
                     hint="ask again: if you may have it no more, the API says so then",
                 ) from exc
-            raise _away(self._http.base_url, exc, self._names) from exc
+            raise _away(self._http, exc, self._names) from exc
 
     async def create_organisation(self, organisation: str, *, owner: str, kind: str) -> str:
         """Create an organisation with its first owner; returns the owner's credential.
@@ -414,7 +416,10 @@ def reason_of(exc: Exception) -> str:
     return f"{type(exc).__name__}: the request cannot be sent" if is_local else repr(exc)
 
 
-def _away(url: httpx.URL, exc: httpx.TransportError, names: SettingNames) -> BedError:
+def _away(http: httpx.AsyncClient, exc: httpx.TransportError, names: SettingNames) -> BedError:
+    if names == OWN_SERVER:
+        return _own_away(http, exc)
+    url = http.base_url
     endpoint = tls.TlsEndpoint(f"the API at {url}", *names)
     if tls_error := tls.handshake_error(exc, endpoint):
         return tls_error
@@ -427,9 +432,26 @@ def _away(url: httpx.URL, exc: httpx.TransportError, names: SettingNames) -> Bed
     )
 
 
-def _unanswered(url: httpx.URL, exc: httpx.TransportError, names: SettingNames) -> BedError:
+def _own_away(http: httpx.AsyncClient, exc: httpx.TransportError) -> BedError:
+    if isinstance(exc, httpx.TimeoutException):
+        return Unavailable(
+            f"the testbed of this run did not answer in {http.timeout.read:g} s: the computer may"
+            " be too busy",
+            hint="run again",
+        )
+    return Unavailable(
+        f"the testbed of this run did not answer: {reason_of(exc)}",
+        hint="server.log in the folder that --keep leaves says why",
+    )
+
+
+def _unanswered(
+    http: httpx.AsyncClient, exc: httpx.TransportError, names: SettingNames
+) -> BedError:
     """The error of a request that may have been carried out, though no answer came."""
-    away = _away(url, exc, names)
+    away = _away(http, exc, names)
+    if names == OWN_SERVER:
+        return away
     return Unavailable(
         f"{away.message}; the request may have been carried out",
         hint=f"{away.hint}; look at what is there before you send it once more",

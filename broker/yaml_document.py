@@ -121,6 +121,8 @@ def read_text(path: pathlib.Path, *, what: str, most_bytes: int, hint: str) -> s
     """
     if not path.exists():
         raise Unknown(f"there is no {what} {path}", hint=hint)
+    if path.is_dir():
+        raise Invalid(f"{path} is a folder", hint=f"name the file of a {what} in it")
     try:
         if path.stat().st_size > most_bytes:
             raise Invalid(f"{path} has more than {most_bytes:,} bytes", hint=f"is it a {what}?")

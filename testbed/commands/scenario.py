@@ -12,6 +12,7 @@ from testbed.terminal.options import Json, example
 from testbed.terminal.screen import announce, out, print_json
 
 if TYPE_CHECKING:
+    from testbed.scenario.loading import LoadedScenario
     from testbed.scenario.wanted import WantedRun
 
 ScenarioPath = Annotated[Path, typer.Argument(help="scenario file (YAML)")]
@@ -46,7 +47,9 @@ Report = Annotated[
 ]
 Folder = Annotated[
     Path | None,
-    typer.Option(help="folder for data and logs, which stays (default: a temporary one)"),
+    typer.Option(
+        help="new or empty folder for data and logs, which stays (default: a temporary one)"
+    ),
 ]
 Keep = Annotated[
     bool, typer.Option("--keep", help="leave data and logs, and print the folder they are in")
@@ -120,7 +123,7 @@ def run(
 ) -> None:
     """Run a scenario: machines, faults and your prototypes, judged by what you expect."""
     if check:
-        _check(file)
+        _check(file, junit)
         return
 
     def wanted() -> "WantedRun":
@@ -144,15 +147,21 @@ def run(
     raise typer.Exit(terminal_run.run(launch.run(file, wanted, WallClock())))
 
 
-def _check(file: Path) -> None:
-    """Say all that is wrong with a scenario, and run nothing."""
+def _check(file: Path, junit: Path | None) -> None:
+    """Say all that is wrong with a scenario, also in a JUnit file, and run nothing."""
+    from testbed.scenario import junit as junit_file
     from testbed.scenario import loading
 
-    loaded = terminal_run.call(partial(loading.load, file, WallClock()))
+    def load() -> "LoadedScenario":
+        with junit_file.errors_in(junit, file):
+            return loading.load(file, WallClock())
+
+    loaded = terminal_run.call(load)
     out.print(f"{file} is right: {loading.summary(loaded.scenario)}")
     for note in loading.only_virtual(loaded):
         out.print(f"at wall time it cannot run: {note}")
-    for note in terminal_run.call(partial(loading.notes, loaded.scenario)):
+    notes = terminal_run.call(partial(loading.notes, loaded.scenario))
+    for note in loading.vacuous(loaded.scenario) + notes:
         out.print(note, style="yellow")
 
 

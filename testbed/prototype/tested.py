@@ -82,6 +82,11 @@ async def checked_run(folder: Path, choices: ChosenTest, clock: Clock) -> Exit:
     that are wrong and for tests that pytest cannot run, Unavailable where the testbed itself fails.
     """
     choices.check()
+    with junit.errors_in(choices.junit, folder / prototype_project.SCENARIO):
+        return await _checked_run(folder, choices, clock)
+
+
+async def _checked_run(folder: Path, choices: ChosenTest, clock: Clock) -> Exit:
     project = prototype_project.load(folder, clock)
     verdict, manifest, loaded = PrototypeVerdict(), project.manifest, project.scenario
     with _environment(manifest.environment):
@@ -151,7 +156,9 @@ async def _play(
             if not matrix_run.is_of_prototype(exc):
                 raise
             verdict.failures.append(exc.message)
-        if choices.junit is not None:
+            if choices.junit is not None:
+                junit.write_error(choices.junit, loaded.path, exc)
+        if choices.junit is not None and verdict.results:
             junit.write(choices.junit, loaded, verdict.results)
         if choices.report is not None and verdict.results:
             report.write(choices.report, loaded, verdict.results, clock.now_ns())

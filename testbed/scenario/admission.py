@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager
 
 from pydantic import SecretStr
 
-from broker import api_client
 from broker.bus import client
 from broker.clock import Clock
 from broker.credential import Credential
@@ -16,6 +15,7 @@ from broker.namespace import StreamAddress
 from broker.responses.credentials import NewPrincipalResponse
 from broker.run_clock import COORDINATOR
 from broker.settings import BusSettings
+from testbed.scenario import run_api
 from testbed.scenario.plan import RunPlan
 from testbed.scenario.programs import RunAccess
 
@@ -52,12 +52,12 @@ async def admit(
     gateways: Mapping[str, Scope] | None = None,
 ) -> RunAccess:
     """Create the organisation and the credentials of a run; gateways: further ones by principal."""
-    async with api_client.connect(api, administrator) as server:
+    async with run_api.connect(api, administrator) as server:
         owner = await server.create_organisation(
             plan.organisation, owner=plan.principal(OWNER), kind="partner"
         )
     credentials: dict[str, str] = {}
-    async with api_client.connect(api, owner) as local, asyncio.TaskGroup() as tasks:
+    async with run_api.connect(api, owner) as local, asyncio.TaskGroup() as tasks:
 
         async def create(name: str, scope: Scope) -> None:
             reads, writes = ([_entry(plan, stream) for stream in streams] for streams in scope)
@@ -80,7 +80,12 @@ def coordinator_bus(access: RunAccess, clock: Clock) -> AbstractAsyncContextMana
     """Connect to the broker as the coordinator, which observes everything in the run."""
     credential = access.credentials[COORDINATOR]
     principal = Credential.parse(credential).principal
-    settings = BusSettings(broker=access.broker, ca=None, credential=SecretStr(credential))
+    settings = BusSettings(
+        broker=access.broker,
+        ca=None,
+        credential=SecretStr(credential),
+        timeout_s=run_api.ANSWERS_WITHIN_S,
+    )
     return client.open(settings, clock, client_id=f"{principal}--{secrets.token_hex(4)}")
 
 

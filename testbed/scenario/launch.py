@@ -17,14 +17,15 @@ async def run(file: Path, wanted: "Callable[[], WantedRun]", clock: Clock) -> Ex
     """Read a scenario, and run all of it.
 
     wanted: makes the options.  Raises Invalid for what the file or the options have wrong; nothing
-    has run or was written then.
+    has run then, and nothing was written but the error, into the JUnit file that is wanted.
     """
     async with server.loading() as loading_server:
-        from testbed.scenario import loading, terminal  # noqa: PLC0415 - beside the server's
+        from testbed.scenario import junit, loading, terminal  # noqa: PLC0415 - beside the server's
 
         log_to_stderr()
-        loaded = loading.load(file, clock)
         chosen = wanted()
-        chosen.check(loaded)
-        await clock.sleep(0)  # an interrupt during the imports comes here, before anything is made
-        return await terminal.run(loaded, chosen, clock, loading_server)
+        with junit.errors_in(chosen.junit, file):
+            loaded = loading.load(file, clock)
+            chosen.check(loaded)
+            await clock.sleep(0)  # an interrupt during the imports comes here, before any folder
+            return await terminal.run(loaded, chosen, clock, loading_server)

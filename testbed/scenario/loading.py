@@ -1,5 +1,6 @@
 """Reads scenario files, with all that can be known about them before a run."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from broker import yaml_document
 from broker.clock import NS_PER_S, Clock
-from broker.errors import Invalid
+from broker.errors import BedError, Invalid
 from broker.run_clock import COORDINATOR
 from broker.time_expressions import duration_text
 from simulators import catalogue as simulator_catalogue
@@ -24,6 +25,9 @@ from testbed_scenarios.timeline_model import FaultDraw, LinkFault, LinkFaultKind
 
 MOST_BYTES = 4 * 1024**2
 """Size of a scenario file that is read."""
+HINT = "`testbed scenario init NAME --from-model pump-rig` writes a first one"
+SUFFIXES = {".yaml", ".yml", ".json", ""}
+"""Ends of names of files whose mistakes are those of a scenario, whatever they hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,19 @@ def read_form(path: Path) -> LoadedScenario:
     Raises Unknown if there is no such file, Invalid with everything that is wrong with its form.
     """
     text = _text(path)
+    if path.suffix not in SUFFIXES and not re.search(r"^scenario\s*:", text, re.MULTILINE):
+        raise Invalid(f"{path} is no scenario: a scenario is a YAML file", hint=HINT)
     return LoadedScenario(path, text, scenario_file.read(text, str(path)))
+
+
+def title_of(path: Path) -> str:
+    """The name of the scenario in a file, whatever else is wrong with it; its path for none."""
+    try:
+        document = yaml_document.parse(_text(path), str(path), holds="scenario", example="")
+    except BedError:
+        return str(path)
+    name = document.value.get("scenario")
+    return name if isinstance(name, str) and name else str(path)
 
 
 def check_mode(loaded: LoadedScenario, *, is_virtual: bool) -> None:
@@ -108,8 +124,7 @@ def _only_virtual(loaded: LoadedScenario) -> Iterator[ScenarioFinding]:
 
 
 def _text(path: Path) -> str:
-    hint = "`testbed scenario init NAME --from-model pump-rig` writes a first one"
-    return yaml_document.read_text(path, what="scenario", most_bytes=MOST_BYTES, hint=hint)
+    return yaml_document.read_text(path, what="scenario", most_bytes=MOST_BYTES, hint=HINT)
 
 
 def _reserved_names(scenario: Scenario) -> Iterator[ScenarioFinding]:
@@ -162,6 +177,15 @@ def _facts_of_model(info: ModelInfo) -> EquipmentFacts:
         description=info.description,
         period_ns=round(info.period_s * NS_PER_S),
     )
+
+
+def vacuous(scenario: Scenario) -> list[str]:
+    """A sentence about a scenario that no run can fail for what its prototypes do; or none."""
+    if scenario.expectations:
+        return []
+    return [
+        "warning: without `expectations` a run passes whatever your prototypes answer; add some"
+    ]
 
 
 def notes(scenario: Scenario) -> list[str]:

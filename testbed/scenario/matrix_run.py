@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
@@ -17,8 +17,8 @@ from broker.process import tasks
 from broker.recordings import layout
 from testbed.processes import leftovers, server
 from testbed.processes.server import LoadingServer
+from testbed.scenario import loading, run, run_inputs, wall_run
 from testbed.scenario import result as run_result
-from testbed.scenario import run, run_inputs, wall_run
 from testbed.scenario.loading import LoadedScenario
 from testbed.scenario.plan import RunPlan
 from testbed.scenario.result import RunOrigin, RunResult
@@ -144,6 +144,7 @@ async def _run(
                 end = await run.run(plan, run_server, clock, progress)
     finally:
         progress.is_over = True
+    end = replace(end, notes=(*loading.vacuous(plan.scenario), *end.notes))
     origin = RunOrigin(
         scenario_text=loaded.text,
         inputs=inputs,
@@ -188,6 +189,13 @@ async def run_folder(folder: Path | None, *, keeps: bool) -> AsyncIterator[Path]
         return
     try:
         async with leftovers.removed_with_us(temporary):
-            yield temporary
+            try:
+                yield temporary
+            finally:  # while the guard stands, which removes it if we are killed meanwhile
+                await asyncio.shield(_removed(temporary))
     finally:  # also if we are interrupted before the guard stands
-        await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
+        await _removed(temporary)
+
+
+async def _removed(folder: Path) -> None:
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

@@ -10,7 +10,7 @@ from broker.clock import Clock
 from broker.run_clock import COORDINATOR
 from testbed.processes import leftovers
 from testbed.processes.server import RestartableServer
-from testbed.scenario import admission, equipment, programs
+from testbed.scenario import admission, equipment, programs, run_api
 from testbed.scenario.plan import RunPlan
 from testbed.scenario.programs import RunAccess
 from testbed.scenario.run_end import RunEnd, RunProgress
@@ -77,8 +77,8 @@ async def _connected(
     access: RunAccess, stack: AsyncExitStack, clock: Clock
 ) -> tuple[api_client.Api, api_client.Api, client.Bus]:
     """Connect as the coordinator to the API, as the run's owner likewise, and to the broker."""
-    coordinator = api_client.connect(access.api, access.credentials[COORDINATOR])
+    coordinator = run_api.connect(access.api, access.credentials[COORDINATOR])
     api = await stack.enter_async_context(coordinator)
-    owner = await stack.enter_async_context(api_client.connect(access.api, access.owner))
+    owner = await stack.enter_async_context(run_api.connect(access.api, access.owner))
     bus = await stack.enter_async_context(admission.coordinator_bus(access, clock))
     return api, owner, bus

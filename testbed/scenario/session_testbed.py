@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from broker import api_client
 from broker.clock import NS_PER_S, Clock, WallClock
 from broker.errors import Unavailable, Unknown
 from broker.process import tasks
@@ -20,7 +19,15 @@ from simulators import catalogue
 from testbed.processes import leftovers
 from testbed.processes import server as own_server
 from testbed.processes.server import RestartableServer
-from testbed.scenario import admission, fed_prototype, loading, machines, matrix_run, programs
+from testbed.scenario import (
+    admission,
+    fed_prototype,
+    loading,
+    machines,
+    matrix_run,
+    programs,
+    run_api,
+)
 from testbed.scenario.fed_prototype import FedInputs, FedPrototype
 from testbed.scenario.matrix_run import RunOptions
 from testbed.scenario.plan import RunPlan
@@ -232,7 +239,7 @@ async def _flowing(
 async def _stored(plan: RunPlan, access: RunAccess, clock: Clock) -> None:
     """Wait until something of each machine is stored; raises Unavailable."""
     until_ns = clock.monotonic_ns() + round(FLOWS_WITHIN_S * NS_PER_S)
-    async with api_client.connect(access.api, access.owner) as owner:
+    async with run_api.connect(access.api, access.owner) as owner:
         for name in plan.scenario.equipment:
             address = plan.stream(name)
             while not await owner.held(address.owner, plan.space):

@@ -41,10 +41,13 @@ async def run(
         options = RunOptions(
             seed=wanted.seed, folder=folder, speed=wanted.pace, loading_server=loading_server
         )
-        progress = MatrixProgress()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(display(progress, screen, clock), name="progress")
-            results = await matrix_run.run_all(loaded, options, clock, progress)
+        try:
+            results = await _run_displayed(loaded, options, clock, screen)
+        except asyncio.CancelledError:
+            stay = wanted.keeps or wanted.folder is not None
+            left = f"data and logs stay in {folder}" if stay else "nothing is kept"
+            screen.print(f"interrupted; {left}")
+            raise
         _print_results(results, as_json=wanted.as_json)
         if wanted.junit is not None:
             junit.write(wanted.junit, loaded, results)
@@ -57,6 +60,15 @@ async def run(
         if wanted.keeps or wanted.folder is not None:
             screen.print(f"data and logs stay in {folder}")
     return Exit.DONE if _all_passed(results) else Exit.NEGATIVE
+
+
+async def _run_displayed(
+    loaded: LoadedScenario, options: RunOptions, clock: Clock, screen: Console
+) -> list[RunResult]:
+    progress = MatrixProgress()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(display(progress, screen, clock), name="progress")
+        return await matrix_run.run_all(loaded, options, clock, progress)
 
 
 async def display(progress: MatrixProgress, screen: Console, clock: Clock) -> None:

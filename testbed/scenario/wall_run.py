@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from broker import api_client, codec, namespace
+from broker import codec, namespace
 from broker.bus import client
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Corrupt
@@ -14,7 +14,7 @@ from broker.responses.equipment import StreamPage
 from broker.run_clock import COORDINATOR
 from testbed.processes import leftovers, program, program_end
 from testbed.processes.server import RestartableServer
-from testbed.scenario import admission, machines, programs, stored_run
+from testbed.scenario import admission, machines, programs, run_api, stored_run
 from testbed.scenario.clock_statistics import ClockStatistics
 from testbed.scenario.machines import Machine
 from testbed.scenario.plan import RunPlan
@@ -168,7 +168,7 @@ class WallRun:
             for output in prototype.outputs
         }
         until_ns = self._clock.monotonic_ns() + round(REGISTERED_WITHIN_S * NS_PER_S)
-        async with api_client.connect(self._access.api, self._access.owner) as owner:
+        async with run_api.connect(self._access.api, self._access.owner) as owner:
             while self._clock.monotonic_ns() < until_ns:
                 streams = await owner.whole("/streams", StreamPage)
                 if wanted <= {listed.stream for listed in streams.items}:
@@ -240,7 +240,7 @@ class WallRun:
     async def _end(self, began_ns: int) -> RunEnd:
         plan = self._plan
         credential = self._access.credentials[COORDINATOR]
-        async with api_client.connect(self._access.api, credential) as api:
+        async with run_api.connect(self._access.api, credential) as api:
             record = RunRecord(
                 plan, api, names={plan.stream(n): n for n in plan.scenario.equipment}
             )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from broker.errors import Invalid
 from testbed.client import api
-from testbed.scenario import loading, whole_file
+from testbed.scenario import loading, new_folder, whole_file
 from testbed.scenario.loading import LoadedScenario
 
 
@@ -14,8 +14,8 @@ class WantedRun:
     """The options of `testbed run`.
 
     is_virtual: virtual time, else wall time at a `speed`, 1 if None.  seed: None for those of the
-    file.  junit, report: files.  folder: for data and logs, None for a temporary one, which stays
-    if `keeps`.  server: URL of an API that the runs are handed over to.
+    file.  junit, report: files.  folder: a new one for data and logs, None for a temporary one,
+    which stays if `keeps`.  server: URL of an API that the runs are handed over to.
     """
 
     is_virtual: bool
@@ -34,10 +34,15 @@ class WantedRun:
         return None if self.is_virtual else self.speed or 1.0
 
     def check(self, loaded: LoadedScenario) -> None:
-        """Raise Invalid for files that cannot be written, and for what the scenario cannot do."""
+        """Raise Invalid for files that cannot be written, and for what the scenario cannot do.
+
+        Raises Taken for a folder that is not empty.
+        """
         for path, option in ((self.junit, "--junit"), (self.report, "--report")):
             if path is not None:
                 whole_file.check(path, option=option)
+        if self.folder is not None:
+            new_folder.check(self.folder)
         if self.is_virtual and self.speed is not None:
             raise Invalid("--fast and --speed exclude one another", hint="leave one out")
         if self.server is not None:

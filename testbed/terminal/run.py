@@ -15,6 +15,7 @@ from enum import IntEnum
 from typing import Any, NoReturn, TextIO, TypeVar
 
 from broker.errors import BedError, Refused
+from testbed.terminal.interruption import Interruption
 from testbed.terminal.screen import Screen, plain
 
 _T = TypeVar("_T")
@@ -85,14 +86,18 @@ def run(main: Coroutine[Any, Any, _T], *, keeps_data: bool = False) -> _T:
         log_to_stderr()
     if keeps_data:
         os.umask(0o077)
+    interruption = Interruption()
     try:
-        return asyncio.run(_until_terminated(main))
+        with interruption.handled():
+            return asyncio.run(_until_terminated(main, interruption))
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
-    except BedError as exc:
-        fail(exc)
-    except ExceptionGroup as group:
-        fail(tasks.first_failure(group))
+    except (asyncio.CancelledError, BedError, ExceptionGroup) as exc:
+        if interruption.has_come:  # what fails then, fails as it ends
+            sys.exit(Exit.INTERRUPTED)
+        if isinstance(exc, asyncio.CancelledError):
+            raise
+        fail(exc if isinstance(exc, BedError) else tasks.first_failure(exc))
 
 
 def call(function: Callable[[], _T]) -> _T:
@@ -103,13 +108,15 @@ def call(function: Callable[[], _T]) -> _T:
         fail(exc)
 
 
-async def _until_terminated(main: Coroutine[Any, Any, _T]) -> _T:
-    """Await `main`; SIGTERM cancels it as Ctrl-C does, and the exit code is 0."""
+async def _until_terminated(main: Coroutine[Any, Any, _T], interruption: Interruption) -> _T:
+    """Await `main`; Ctrl-C cancels it, and SIGTERM likewise, and then the exit code is 0."""
     import asyncio
 
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
     terminated = False
+    if task is not None:
+        interruption.cancels(task)
 
     def terminate() -> None:
         nonlocal terminated

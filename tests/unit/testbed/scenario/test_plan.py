@@ -117,7 +117,7 @@ prototypes:
 def test_a_file_that_is_none_is_told_so(tmp_path):
     with pytest.raises(Unknown, match="there is no scenario"):
         load(tmp_path / "none.yaml")
-    with pytest.raises(Invalid, match="cannot be read"):
+    with pytest.raises(Invalid, match="is a folder"):
         load(tmp_path)
     (tmp_path / "latin.yaml").write_bytes(b"scenario: caf\xe9")
     with pytest.raises(Invalid, match="UTF-8"):
