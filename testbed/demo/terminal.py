@@ -146,7 +146,6 @@ def _print_result(result: DemoResult, plan: DemoPlan, *, as_json: bool) -> None:
 def _print_commands(stage: Stage, screen: Console) -> None:
     """Print commands to copy into another terminal."""
     history = f"{stage.api}/api/v1/streams/{RIG}/history?space={SPACE}&points=20&format=csv"
-    settings = _settings(stage)
     reader, writer = (shlex.quote(str(EXAMPLES / name)) for name in ("ten_lines.py", "low_flow.py"))
     bindings = {"TESTBED_INPUTS": f"rig={RIG}", "TESTBED_OUTPUTS": f"score={VISITOR}"}
     testbed, python = invocation.testbed(), invocation.python()
@@ -157,7 +156,7 @@ def _print_commands(stage: Stage, screen: Console) -> None:
 everything goes on; the rig was started again, so its stream has a gap{_speed(stage.plan)}.
 In another terminal:
 
-  {invocation.export(settings)}
+  {invocation.export(_settings(stage))}
   {invocation.export({"TESTBED_CREDENTIAL": stage.observer})}
 
   {testbed} tap {RIG}
