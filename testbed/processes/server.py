@@ -29,6 +29,8 @@ ON_LOOPBACK = {
 """Settings that keep the server on this machine, whatever is set for another one."""
 PRELOADED = ("-m", "testbed.preloaded_server")
 LOG = "server.log"
+RESTARTED_WITHIN_S = 60.0
+"""Real time for a server to end in order, which takes seconds, and to start again."""
 
 
 def _words(folder: Path, store: str, api_port: int = 0, mqtt_port: int = 0) -> list[str]:
@@ -137,16 +139,16 @@ class RestartableServer:
         if self._process is not None:
             await self._process.stop(within_s)
 
-    async def restart(self, within_s: float) -> None:
+    async def restart(self) -> None:
         """End it in order and start it again; raises Unavailable if it is not back in time."""
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(RESTARTED_WITHIN_S):
                 await self.stop()
                 await self._start_anew()
                 await self.ready()
         except TimeoutError as exc:
             raise Unavailable(
-                f"the server was not back {within_s:g} s after its restart began",
+                f"the server was not back {RESTARTED_WITHIN_S:g} s after its restart began",
                 hint="server.log in the folder that --keep leaves says why",
             ) from exc
 

@@ -28,8 +28,6 @@ JOIN_WITHIN_S = 30.0
 """Real time for all prototypes to connect: some load a large library first."""
 STORED_WITHIN_S = 30.0
 """Real time at the end until the recorder has stored everything."""
-RESTARTED_WITHIN_S = 60.0
-"""Real time for the server to end in order, which takes seconds, and to start again."""
 RECONNECTED_WITHIN_S = 30.0
 """Real time for all members to be connected again: a client tries every 3 s at the latest."""
 ENDED_WITHIN_S = 15.0
@@ -149,7 +147,7 @@ class VirtualRun:
         self._progress.phase = "restarting the server"
         await self._record.settle()
         await self._wait_stored()
-        await self._opened.server.restart(RESTARTED_WITHIN_S)
+        await self._opened.server.restart()
         await self._opened.coordinator.reconnect(RECONNECTED_WITHIN_S)
         self._progress.phase = "running"
 

@@ -33,8 +33,6 @@ QUIET_S = 2.0
 """Time without a batch after which nobody is waited for: gateways publish every second."""
 AFTER_RESTART_S = 6.0
 """The same where the server was restarted: clients are back within 4 s of its return."""
-RESTARTED_WITHIN_S = 60.0
-"""The longest wait for a server to end in order and to start again."""
 LOOK_S = 0.05
 
 
@@ -198,7 +196,7 @@ class WallRun:
         for at_ns in self._plan.restart_moments():
             due_ns = self._played_ns + round(at_ns / self._speed)
             await self._clock.sleep(max(due_ns - self._clock.monotonic_ns(), 0) / NS_PER_S)
-            await self._server.restart(RESTARTED_WITHIN_S)
+            await self._server.restart()
 
     async def _wait_quiet(self) -> None:
         """Wait until nothing has arrived for a moment: the last rows, and answers to them."""
