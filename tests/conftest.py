@@ -4,6 +4,7 @@ import asyncio
 import gc
 import inspect
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping
 from pathlib import Path
@@ -109,6 +110,14 @@ def no_profiles(tmp_path_factory) -> Iterator[None]:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         patch.delenv("TESTBED_PROFILE", raising=False)
         yield
+
+
+@pytest.fixture(autouse=True)
+def logs_as_by_default() -> Iterator[None]:
+    """Undo what a test's command set up for its log: its standard error is closed afterwards."""
+    yield
+    if (structlog := sys.modules.get("structlog")) is not None and structlog.is_configured():
+        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
