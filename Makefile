@@ -33,7 +33,7 @@ test: ## lint, types and every test; TEST_JOBS=3 side by side, ARGS="-k name" pa
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(filter true,$(CI)),--need-services) $(ARGS)
 
 # Compiled beforehand: with PYTHONDONTWRITEBYTECODE set, each process that a test starts would compile them again.
-PACKAGES = broker gateway simulators testbed testbed_api testbed_scenarios testbed_sdk
+PACKAGES = broker gateway simulators testbed testbed_api testbed_runner testbed_scenarios testbed_sdk
 
 TEST_JOBS ?= 3
 # One test at a time goes to each worker; a time limit is for a machine that has other tests to run.
