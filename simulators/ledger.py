@@ -1,7 +1,8 @@
 """The ledger of a source: every row is on disk before it is offered.
 
 A file of JSON lines; the first names the signals, each other line is a row, `[time_ns, [values],
-anomaly, cause]`; the value of an array is a list.  A checker compares it with the store.
+anomaly, cause]`, with its qualities behind that where not all are good; the value of an array is a
+list.  A checker compares it with the store.
 """
 
 import os
@@ -40,7 +41,8 @@ class SourceLedger:
         """Write rows to the disk, whole and synced; raises Unavailable if that fails."""
         self._write(
             b"".join(
-                orjson.dumps([row.time_ns, row.values, row.anomaly, row.cause]) + b"\n"
+                orjson.dumps([row.time_ns, row.values, row.anomaly, row.cause, *_quality(row)])
+                + b"\n"
                 for row in rows
             )
         )
@@ -55,6 +57,10 @@ class SourceLedger:
                 f"the ledger {self._file.name} was not written: {exc.strerror}",
                 hint="make room; what it does not hold was not offered",
             ) from exc
+
+
+def _quality(row: SourceRow) -> list[tuple[int, ...]]:
+    return [row.quality] if row.quality else []
 
 
 @contextmanager
@@ -111,8 +117,9 @@ def _content(path: Path, file: BinaryIO, from_ns: int | None, to_ns: int | None)
 
 
 def _row(line: bytes, width: int) -> SourceRow:
-    time_ns, values, anomaly, cause = orjson.loads(line)
-    if len(values) != width:
+    time_ns, values, anomaly, cause, *more = orjson.loads(line)
+    quality = tuple(more[0]) if more else ()
+    if len(values) != width or len(quality) not in {0, width}:
         raise ValueError(f"{len(values)} values for {width} signals")
     elements = tuple(tuple(each) if isinstance(each, list) else each for each in values)
-    return SourceRow(time_ns, elements, anomaly, cause)
+    return SourceRow(time_ns, elements, anomaly, cause, quality)

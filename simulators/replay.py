@@ -1,162 +1,244 @@
-"""Reads recordings to be played back: CSV files in the form of the Skoltech Anomaly Benchmark.
+"""Reads recordings to be played back: tables as people have them, as text, Parquet or Excel.
 
-Semicolons; `datetime` (no zone: taken as UTC), the eight columns of the rig, and, if there are any,
-the labels `anomaly` and `changepoint`, 0 or 1; other columns are left alone.  Rows may share a time
-stamp, because a recorder that writes whole seconds makes such files; none may go back.
+The form of a file is guessed, and said in its notes: delimiter, decimal sign, time, columns.  An
+empty cell is no sample of that signal, and one that cannot be read a bad one; the rest is played.
+A file is refused only where nothing could be meant.
 """
 
-import csv
-import io
-import math
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
+from broker.batch import BAD, GOOD, NO_SAMPLE
 from broker.errors import Invalid, Unknown
-from broker.streams import Signal
-from simulators.model import SourceRow
+from broker.streams import Dtype, Signal
+from simulators.model import SourceRow, SourceValue
 from simulators.models.pump_rig import SIGNALS
+from simulators.table_files import columns as table_columns
+from simulators.table_files import spreadsheets, values
+from simulators.table_files import text as table_text
+from simulators.table_files.columns import ANOMALY, TableColumns
+from simulators.table_files.form import TableForm
+from simulators.table_files.text import TableText
 
-TIME = "datetime"
-ANOMALY = "anomaly"
-LABELS = (ANOMALY, "changepoint")
 LABELLED = "labelled"
 """The cause of a row whose recording says that it has a fault, and not of which kind."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_END = datetime(2262, 1, 1, tzinfo=UTC)  # an int64 of ns ends in April of that year
-_TIME_TEXT = re.compile(
-    r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)?", re.ASCII
-)
-_NUMBER_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+MOST_NOTES = 3
+GOOD_WORDS = frozenset({"1", "good", "192", "true", "ok"})
+"""Texts of a column `Validity` or `Quality` for a good value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A `RowSource` of a file, whose rows are all checked before the first is played."""
+    """A `RowSource` of a file, all of whose rows are read before the first is played.
+
+    notes: sentences about the form that was taken, and about cells that could not be read.
+    """
 
     content: tuple[SourceRow, ...]
     signals: tuple[Signal, ...] = SIGNALS
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def rows(self) -> Iterator[SourceRow]:
-        """Yield all rows, in the order of the file."""
+        """Yield all rows, in the order of time."""
         return iter(self.content)
 
 
-def read(path: Path) -> Recording:
-    """Read a recording; raises Unknown if there is no such file, Invalid with line and column."""
+def read(path: Path, form: TableForm | None = None) -> Recording:
+    """Read a recording; form: what is known of it, the rest is guessed.
+
+    Raises Unknown if there is no such file, Invalid with line and column for one that is no table
+    of values over time.
+    """
     if not path.exists():
         raise Unknown(f"there is no recording {path}")
     if not path.is_file():
-        raise Invalid(f"{path} is not a file", hint="name a recording, a CSV file")
-    try:
-        content = path.read_bytes()
-    except OSError as exc:
-        raise Invalid(f"{path} cannot be read: {exc.strerror}") from exc
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        line = content.count(b"\n", 0, exc.start) + 1
-        raise Invalid(
-            f"{path}:{line}: byte 0x{content[exc.start]:02x} is no text in UTF-8",
-            hint="save the file as UTF-8",
-        ) from exc
-    return _parsed(path, _lines(path, text))
+        raise Invalid(f"{path} is not a file", hint="name a recording, such as a CSV file")
+    chosen = form or TableForm()
+    if (table := spreadsheets.read(path)) is None:
+        try:
+            content = path.read_bytes()
+        except OSError as exc:
+            raise Invalid(f"{path} cannot be read: {exc.strerror}") from exc
+        table = table_text.parse(path, content, chosen)
+    columns = _of_pump_rig(table_columns.of_table(path, table, chosen), table, chosen)
+    return _TableReader(path, table, columns).recording()
 
 
-def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield number and cells of each line that is not blank."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";")
-    try:
-        for cells in reader:
-            if cells:
-                yield reader.line_num, [cell.strip() for cell in cells]
-    except csv.Error as exc:
-        raise Invalid(f"{path}:{reader.line_num}: {exc}", hint="one row a line") from exc
+def _of_pump_rig(columns: TableColumns, table: TableText, form: TableForm) -> TableColumns:
+    """The columns with all that is known of them, in a recording of the Skoltech benchmark's rig.
+
+    Other columns of such a file are left alone.
+    """
+    known = {signal.name: signal for signal in SIGNALS}
+    if form.signals is not None or not known.keys() <= set(table.header):
+        return columns
+    signals = {table.header.index(signal.name): signal for signal in SIGNALS}
+    return replace(columns, signals=signals, left_out=())
 
 
-def _parsed(path: Path, lines: Iterator[tuple[int, list[str]]]) -> Recording:
-    _, header = next(lines, (1, []))
-    columns = _columns(path, header)
-    rows: list[SourceRow] = []
-    for number, cells in lines:
-        where = f"{path}:{number}"
-        if len(cells) != len(header):
+class _TableReader:
+    """Reads the rows of one table, and counts what it could not read."""
+
+    def __init__(self, path: Path, table: TableText, columns: TableColumns) -> None:
+        self._path = path
+        self._table = table
+        self._columns = columns
+        self._problems: Counter[str] = Counter()
+        self._examples: list[str] = []
+
+    def recording(self) -> Recording:
+        """The whole recording; raises Invalid if no row has a time and a value."""
+        columns = self._columns
+        rows, signals = self._long() if columns.name is not None else self._wide()
+        if not rows:
+            example = f", such as {self._examples[0]}" if self._examples else ""
             raise Invalid(
-                f"{where}: {len(cells)} cells, the header has {len(header)} columns",
-                hint="separate them by semicolons",
+                f"{self._path} has no row with a time and a value{example}",
+                hint="say its form: --columns FILE",
             )
-        row = _row({name: cells[at] for name, at in columns.items()}, where)
-        if rows and row.time_ns < rows[-1].time_ns:
-            raise Invalid(
-                f"{where}: {TIME} {cells[columns[TIME]]} lies before the row above",
-                hint="sort the file by time",
+        back = sum(after.time_ns < before.time_ns for before, after in pairwise(rows))
+        if back:
+            self._problems["rows before the row above, played in the order of time"] = back
+            rows.sort(key=lambda row: row.time_ns)
+        return Recording(tuple(rows), signals, self._notes(signals))
+
+    def _wide(self) -> tuple[list[SourceRow], tuple[Signal, ...]]:
+        signals = tuple(self._columns.signals.values())
+        rows = []
+        for number, line in self._table.rows:
+            if (cells := self._whole(number, line)) is None:
+                continue
+            time_ns = self._columns.time.read(cells)
+            if time_ns is None:
+                self._problem(
+                    "rows without a time that can be read, left out", number, " ".join(cells)[:60]
+                )
+                continue
+            row = self._row(time_ns, number, cells)
+            if (
+                row.anomaly is not None
+                or any(code != NO_SAMPLE for code in row.quality)
+                or not row.quality
+            ):
+                rows.append(row)
+        return rows, signals
+
+    def _whole(self, number: int, cells: Sequence[str]) -> Sequence[str] | None:
+        """The cells of a row, None for one with another number of cells than the header.
+
+        It cannot be said which of them is missing.  Empty ones behind the last column do no harm.
+        """
+        width = len(self._table.header) or len(cells)
+        if len(cells) < width or any(cells[width:]):
+            sentence = f"rows without {width} cells as the header has, left out"
+            self._problem(sentence, number, f"{len(cells)} cells")
+            return None
+        return cells
+
+    def _row(self, time_ns: int, number: int, cells: Sequence[str]) -> SourceRow:
+        content: list[SourceValue] = []
+        codes: list[int] = []
+        for at, signal in self._columns.signals.items():
+            value, code = self._value(cells[at], signal, number)
+            content.append(value)
+            codes.append(code)
+        anomaly = self._anomaly(number, cells)
+        quality = () if all(code == GOOD for code in codes) else tuple(codes)
+        cause = LABELLED if anomaly else ""
+        return SourceRow(time_ns, tuple(content), anomaly, cause, quality)
+
+    def _value(self, cell: str, signal: Signal, number: int) -> tuple[SourceValue, int]:
+        """The value of a cell with its quality."""
+        if values.is_missing(cell):
+            self._problems["empty cells, which are no samples"] += 1
+            return None, NO_SAMPLE
+        read = values.truth if signal.dtype is Dtype.BOOL else values.number
+        value = read(cell, self._columns.decimal)
+        if value is None:
+            self._problem(
+                "cells that cannot be read, and are bad", number, f"{signal.name} {cell[:40]!r}"
             )
-        rows.append(row)
-    if not rows:
-        raise Invalid(f"{path} has a header and no rows", hint="one row an instant, below it")
-    return Recording(tuple(rows))
+            return None, BAD
+        return value, GOOD
 
+    def _anomaly(self, number: int, cells: Sequence[str]) -> bool | None:
+        if (at := self._columns.labels.get(ANOMALY)) is None or values.is_missing(cells[at]):
+            return None
+        label = values.truth(cells[at], self._columns.decimal)
+        if label is None:
+            value = values.number(cells[at], self._columns.decimal)
+            label = None if value is None else value != 0.0
+        if label is None:
+            self._problem("labels that cannot be read", number, repr(cells[at][:40]))
+        return label
 
-def _columns(path: Path, header: list[str]) -> Mapping[str, int]:
-    """Return the index of each column that is read; the labels may be missing."""
-    needed = (TIME, *(signal.name for signal in SIGNALS))
-    if not header:
-        raise Invalid(f"{path} is empty", hint=f"its first line is {';'.join(needed)}")
-    for name in (*needed, *LABELS):
-        if header.count(name) > 1:
-            raise Invalid(f"{path}:1: there are two columns {name!r}", hint="leave one out")
-    for name in needed:
-        if name not in header:
-            raise Invalid(
-                f"{path}:1: column {name!r} is missing",
-                hint=f"separated by semicolons; there are {', '.join(map(repr, header))[:200]}",
+    def _long(self) -> tuple[list[SourceRow], tuple[Signal, ...]]:
+        """Rows of a table with one value a row: those of equal time together."""
+        samples: dict[int, dict[str, tuple[SourceValue, int]]] = {}
+        signals: dict[str, Signal] = {}
+        taken: set[str] = set()
+        low = [name.lower() for name in self._table.header]
+        good = next((low.index(each) for each in ("validity", "quality") if each in low), None)
+        for number, line in self._table.rows:
+            cells = self._whole(number, line)
+            if cells is None or (sample := self._sample(number, cells)) is None:
+                continue
+            name, time_ns, cell = sample
+            if name not in signals:
+                signals[name] = table_columns.signal_of(name, Dtype.FLOAT64, taken)
+            value = self._value(cell, signals[name], number)
+            if good is not None and cells[good].lower() not in GOOD_WORDS:
+                value = None, BAD
+            samples.setdefault(time_ns, {})[name] = value
+        rows = [_joined(time_ns, samples[time_ns], signals) for time_ns in sorted(samples)]
+        return rows, tuple(signals.values())
+
+    def _sample(self, number: int, cells: Sequence[str]) -> tuple[str, int, str] | None:
+        """Name, time and cell of a row of a long table, None for one that has none of a signal."""
+        columns = self._columns
+        if columns.name is None or columns.value is None:
+            return None
+        name = cells[columns.name]
+        if not name or name.startswith("$"):  # marks of WinCC, such as $RT_OFF$
+            return None
+        time_ns = columns.time.read(cells)
+        if time_ns is None:
+            self._problem(
+                "rows without a time that can be read, left out", number, " ".join(cells)[:60]
             )
-    return {name: header.index(name) for name in (*needed, *LABELS) if name in header}
+            return None
+        return name, time_ns, cells[columns.value]
 
+    def _problem(self, sentence: str, number: int, example: str) -> None:
+        self._problems[sentence] += 1
+        if len(self._examples) < MOST_NOTES:
+            self._examples.append(f"line {number}: {example}")
 
-def _row(cells: Mapping[str, str], where: str) -> SourceRow:
-    labels = {name: _label(cells[name], name, where) for name in LABELS if name in cells}
-    anomaly = labels.get(ANOMALY)
-    return SourceRow(
-        _time_ns(cells[TIME], where),
-        tuple(_number(cells[signal.name], signal.name, where) for signal in SIGNALS),
-        anomaly=anomaly,
-        cause=LABELLED if anomaly else "",
-    )
-
-
-def _time_ns(text: str, where: str) -> int:
-    hint = "write 2020-03-09 10:14:33, from 1970 to 2261"
-    try:
-        moment = datetime.fromisoformat(text) if _TIME_TEXT.fullmatch(text) else None
-    except ValueError:  # such as a 13th month
-        moment = None
-    if moment is None:
-        raise Invalid(f"{where}: {TIME} {text!r} is no time", hint=hint)
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    if not _EPOCH <= aware < _END:
-        raise Invalid(f"{where}: {TIME} {text} is out of range", hint=hint)
-    return (aware - _EPOCH) // timedelta(microseconds=1) * 1000
-
-
-def _number(text: str, name: str, where: str) -> float:
-    if text.lstrip("+-").lower() in {"nan", "inf", "infinity"}:
-        raise Invalid(f"{where}: {name} is {text}", hint="a finite number is wanted")
-    if _NUMBER_TEXT.fullmatch(text) is None:
-        raise Invalid(
-            f"{where}: {name} {text!r} is no number", hint="write it with a decimal point"
+    def _notes(self, signals: Sequence[Signal]) -> tuple[str, ...]:
+        table, columns = self._table, self._columns
+        sign = {"\t": "tabs", " ": "spaces"}.get(table.delimiter, f"{table.delimiter!r}")
+        places = " and ".join(
+            repr(table.header[at]) if at < len(table.header) else f"column {at + 1}"
+            for at in columns.time.places
         )
-    number = float(text)
-    if not math.isfinite(number):
-        raise Invalid(f"{where}: {name} {text} is too large", hint="at most 1.7e308")
-    return number
+        form = f"{table.encoding}, cells between {sign}" if table.delimiter else table.encoding
+        comma = ", decimal comma" if columns.decimal == "," else ""
+        notes = [f"read as {form}{comma}; time in {places}, {columns.time.form}"]
+        notes.append(f"{len(signals)} signals: {', '.join(each.name for each in signals)[:300]}")
+        if columns.left_out:
+            notes.append(f"left out, no numbers: {', '.join(columns.left_out)[:300]}")
+        notes += [f"{sentence}: {count:,}" for sentence, count in self._problems.items()]
+        return (*notes, *self._examples)
 
 
-def _label(text: str, name: str, where: str) -> bool:
-    number = _number(text, name, where)
-    if number not in {0.0, 1.0}:
-        raise Invalid(f"{where}: label {name} is {text}", hint="0 or 1")
-    return number == 1.0
+def _joined(
+    time_ns: int, sample: dict[str, tuple[SourceValue, int]], signals: dict[str, Signal]
+) -> SourceRow:
+    """The row of an instant; signals without a value then have no sample."""
+    cells = [sample.get(name, (None, NO_SAMPLE)) for name in signals]
+    return SourceRow(
+        time_ns, tuple(value for value, _ in cells), None, "", tuple(code for _, code in cells)
+    )

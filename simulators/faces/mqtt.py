@@ -1,7 +1,8 @@
 """A machine's MQTT face: it publishes a JSON document a row to a broker, as a sensor node does.
 
 A document has the row's time in whole microseconds since 1970 UTC under `ts`, and each signal's
-value under its name.  Quality of service 1, not retained.  Rows of a broken connection are sent
+value under its name; a signal without a sample in the row is left out.  Quality of service 1, not
+retained.  Rows of a broken connection are sent
 again on the next, so a broker may get one twice; none is left out.
 """
 
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager
 import orjson
 import structlog
 
+from broker.batch import GOOD, NO_SAMPLE
 from broker.bus.mqtt_connection import Connection, Login
 from broker.clock import Backoff, Clock
 from broker.errors import BedError, Unavailable
@@ -93,7 +95,9 @@ class MqttFace:
             await connection.close()
 
     def _document(self, row: SourceRow) -> bytes:
-        values = dict(zip(self._names, row.values, strict=True))
+        codes = row.quality or (GOOD,) * len(row.values)
+        cells = zip(self._names, row.values, codes, strict=True)
+        values = {name: value for name, value, code in cells if code != NO_SAMPLE}
         return orjson.dumps({TIME: row.time_ns // 1000} | values)
 
 

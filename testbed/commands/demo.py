@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 Recording = Annotated[
     Path | None,
-    typer.Option(help="recording (CSV file) to play (default: the model of a pump rig)"),
+    typer.Option(
+        help="recording to play: a CSV file, Parquet or Excel (default: the model of a pump rig)"
+    ),
+]
+Columns = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML file that says the form of the recording: delimiter, time, signals"
+        " (default: it is guessed)"
+    ),
 ]
 Folder = Annotated[
     Path | None,
@@ -129,6 +138,7 @@ def add_to(app: typer.Typer) -> None:
 
 def demo(
     recording: Recording = None,
+    columns: Columns = None,
     folder: Folder = None,
     speed: Speed = None,
     times: Times = "original",
@@ -144,7 +154,9 @@ def demo(
     from testbed.demo.plan import DemoPlan
 
     command = [] if prototype is None else [prototype]
-    chosen = partial(DemoPlan, data=recording, speed=speed, store=store, min_f1=min_f1)
+    chosen = partial(
+        DemoPlan, data=recording, columns=columns, speed=speed, store=store, min_f1=min_f1
+    )
     plan = partial(chosen, seed=seed, fault_kind=fault)
     _run(plan, command, times, folder, keep=keep, as_json=json)
 
@@ -153,6 +165,7 @@ def try_(
     command: Command,
     min_f1: MinF1 = None,
     recording: Recording = None,
+    columns: Columns = None,
     speed: TrySpeed = None,
     times: Times = "original",
     seed: Seed = 7,
@@ -163,7 +176,9 @@ def try_(
     """Run your program against a simulated machine and a testbed of its own, and score it."""
     from testbed.demo.plan import TRY_SPEED, DemoPlan
 
-    chosen = partial(DemoPlan, data=recording, speed=speed, model_speed=TRY_SPEED, min_f1=min_f1)
+    chosen = partial(
+        DemoPlan, data=recording, columns=columns, speed=speed, model_speed=TRY_SPEED, min_f1=min_f1
+    )
     plan = partial(chosen, seed=seed, fault_kind=fault)
     _run(plan, command, times, folder, keep=False, as_json=json)
 

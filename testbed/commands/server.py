@@ -5,7 +5,7 @@ A command reads its settings before it loads the server, so that a wrong one is 
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,9 +114,12 @@ def up(
             notes.print(warning, style="yellow")
 
     serving = server_up.up(own, WallClock(), on_ready)
-    run.run(
-        server_up.until_stopped(serving, own.folder.absolute(), notes), keeps_data=True, serves=True
-    )
+    until_stopped(server_up.until_stopped(serving, own.folder.absolute(), notes))
+
+
+def until_stopped(serving: Coroutine[Any, Any, None]) -> None:
+    """Run a part of the server, whose files are its owner's alone, until it is stopped."""
+    run.run(serving, keeps_data=True, serves=True)
 
 
 def install_service(
@@ -167,7 +170,7 @@ def api(
         services = BrokerServices.from_settings(own, bus, secrets)
         await server_up.api(own, services, WallClock(), _ready_printer(as_json=json))
 
-    run.run(go(), keeps_data=True, serves=True)
+    until_stopped(go())
 
 
 def recorder() -> None:
@@ -183,7 +186,7 @@ def recorder() -> None:
         unused_settings.warn(own, os.environ)
         await recorder_process.record(own, bus, WallClock())
 
-    run.run(go(), keeps_data=True, serves=True)
+    until_stopped(go())
 
 
 def reconcile() -> None:

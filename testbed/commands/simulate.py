@@ -6,9 +6,10 @@ A command checks its options before it loads the server, so that a wrong one is 
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from broker.clock import WallClock
 from testbed.terminal import durations, run
@@ -31,10 +32,22 @@ MODELS: Mapping[str, tuple[str, str]] = {
 """Each model of `simulators.catalogue` with its help and options of an example: a help needs no
 numpy."""
 
+
+class FileOrCommand(TyperGroup):
+    """The group of the models, in which the name of a file plays that recording."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Find the command; a file that is there stands for `csv FILE`."""
+        if args[0] not in self.commands and Path(args[0]).is_file():
+            args = ["csv", *args]
+        return super().resolve_command(ctx, args)
+
+
 simulate_app = typer.Typer(
     help="Run a simulated machine behind an OPC UA server, or publishing over MQTT.",
     no_args_is_help=True,
     epilog=EXAMPLE,
+    cls=FileOrCommand,
 )
 
 Port = Annotated[
@@ -111,7 +124,14 @@ FaultEvery = Annotated[
     ),
 ]
 File = Annotated[
-    Path, typer.Argument(help="recording, a CSV file in the form of the Skoltech benchmark")
+    Path, typer.Argument(help="recording, a table over time: a CSV file, Parquet or Excel")
+]
+Columns = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML file that says the form of the recording: delimiter, time, signals"
+        " (default: it is guessed)"
+    ),
 ]
 FmuFile = Annotated[Path, typer.Argument(help="FMU for co-simulation, of FMI 2.0 or 3.0")]
 Times = Annotated[str, typer.Option(help="time stamps: original, or shifted to now")]
@@ -183,6 +203,7 @@ for _name, (_help, _options) in MODELS.items():
 @simulate_app.command("csv", epilog=example("testbed simulate csv rig.csv --times shifted"))
 def csv(
     file: File,
+    columns: Columns = None,
     port: Port = 4840,
     speed: Speed = 1.0,
     times: Times = "original",
@@ -195,12 +216,16 @@ def csv(
     secure: Secure = False,
     json: Json = False,
 ) -> None:
-    """Play a recording as if it were the machine."""
+    """Play a recording as if it were the machine; `testbed simulate FILE` does the same."""
     from simulators.world import Playback, TimestampMode
     from testbed.simulator import machine
 
     def checked() -> "tuple[RowSource, SimulatorOptions]":
-        return machine.recording(file, repeat=repeat), machine.SimulatorOptions(
+        source = machine.recording(file, columns=columns, repeat=repeat)
+        for note in source.notes:
+            notes.print(note, style="dim")
+        return source, machine.SimulatorOptions(
+            object_name=machine.object_of(source.signals),
             port=port,
             playback=Playback(speed, TimestampMode.parse(times)),
             broker=machine.broker_of(mqtt, topic or "simulated/rig"),

@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 
 from broker import api_client, codec
+from broker.batch import GOOD, NO_SAMPLE
 from broker.clock import Clock, ns_of
 from broker.errors import Unknown
 from broker.responses.audit import AuditEventPage
@@ -84,7 +85,7 @@ async def evaluate(stage: Stage, observer: Testbed, measured: Measured, clock: C
 
 
 async def _counters(
-    stage: Stage, samples: Mapping[tuple[str, int], float], rig: History
+    stage: Stage, samples: Mapping[tuple[str, int], float | None], rig: History
 ) -> Counters:
     """Compare the offered samples with those in the store and in the gateway's spool."""
     return verdict.counters(
@@ -156,19 +157,21 @@ async def _dead_letters(stage: Stage) -> list[tuple[str, int]]:
     ]
 
 
-def _offered_samples(offered: LedgerContent) -> dict[tuple[str, int], float]:
-    """The offered values by (signal, time); the later of two at one time is 1 ns later, as in the
-    gateway.
+def _offered_samples(offered: LedgerContent) -> dict[tuple[str, int], float | None]:
+    """The offered values by (signal, time), None for a bad one.
+
+    The later of two at one time is 1 ns later, as in the gateway.
     """
-    samples: dict[tuple[str, int], float] = {}
+    samples: dict[tuple[str, int], float | None] = {}
     for row in offered.rows:
-        for name, value in zip(offered.signals, row.values, strict=True):
-            if value is None or isinstance(value, str):
-                continue  # not with the demo's machines, whose signals are all numbers
+        codes = row.quality or (GOOD,) * len(row.values)
+        for name, value, code in zip(offered.signals, row.values, codes, strict=True):
+            if code == NO_SAMPLE or isinstance(value, str):  # the demo's machines have no texts
+                continue
             time_ns = row.time_ns
             while (name, time_ns) in samples:
                 time_ns += 1
-            samples[name, time_ns] = cast("float", value)  # the demo's machine has no arrays
+            samples[name, time_ns] = cast("float | None", value)  # the demo's machine has no arrays
     return samples
 
 

@@ -2,8 +2,8 @@
 
 import yaml
 
-from simulators.models.pump_rig import SIGNALS
-from testbed.demo.plan import PERIOD_S, RIG, DemoPlan
+from testbed.demo.plan import RIG, DemoPlan
+from testbed.simulator import machine
 
 FILE = "mapping.yaml"
 PUBLISHING_S = 0.2
@@ -11,20 +11,21 @@ PUBLISHING_S = 0.2
 
 def text(url: str, plan: DemoPlan) -> str:
     """The mapping (YAML) of the simulated machine at an OPC UA URL; the plan must have a speed."""
+    name = machine.object_of(plan.signals)
     signals = {
         signal.name: {
-            "node": f"nsu=urn:connected-testbed:simulators;s=PumpRig.{signal.name}",
+            "node": f"nsu=urn:connected-testbed:simulators;s={name}.{signal.name}",
             "unit": signal.unit,
             "low": signal.low,
             "high": signal.high,
             "resolution": signal.resolution,
             "description": signal.description,
         }
-        for signal in SIGNALS
+        for signal in plan.signals
     }
     stream = {
         "trigger": "timestamp",
-        "period_s": PERIOD_S / (plan.speed or 1.0),
+        "period_s": plan.period_s / (plan.speed or 1.0),
         "publishing_interval_s": PUBLISHING_S,
         "signals": signals,
     }

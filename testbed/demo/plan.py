@@ -7,6 +7,7 @@ from random import Random
 
 from broker.errors import Invalid
 from broker.namespace import StreamAddress
+from broker.streams import Signal
 
 SPACE = "run-demo"
 RIG = StreamAddress("factory", "pump-rig", "rig")
@@ -43,12 +44,14 @@ class DemoPlan:
     second, None until `prepared` has chosen it, for the model `model_speed`.  times: time stamps of
     a recording, `original` or `shifted`.  store: as for `testbed up`.  prototype: words of a
     visitor's command that runs in the detector's place, none for the detector.  min_f1: smallest F1
-    that counts as reached, None for any.  seed: of the model's noise, and of the time of its fault.
-    fault_kind: `valve`, `cavitation` or `bearing`.
+    that counts as reached, None for any.  columns: file that says the recording's form, None to
+    guess it.  signals, period_s, notes: of the machine, once `prepared`.  seed: of the model's
+    noise, and of the time of its fault.  fault_kind: `valve`, `cavitation` or `bearing`.
     """
 
     folder: Path
     data: Path | None = None
+    columns: Path | None = None
     report: Path | None = None
     speed: float | None = None
     model_speed: float = MODEL_SPEED
@@ -58,6 +61,9 @@ class DemoPlan:
     min_f1: float | None = None
     seed: int = SEED
     fault_kind: str = FAULT_KIND
+    signals: tuple[Signal, ...] = ()
+    period_s: float = PERIOD_S
+    notes: tuple[str, ...] = ()
 
     @property
     def fault(self) -> str:
@@ -96,22 +102,31 @@ class DemoPlan:
             from simulators.models import pump_rig  # noqa: PLC0415 - likewise
 
             Fault.parse(self.fault, pump_rig.FAULTS)
-            return replace(self, speed=self.speed or self.model_speed)
+            return replace(self, speed=self.speed or self.model_speed, signals=pump_rig.SIGNALS)
         if (self.seed, self.fault_kind) != (SEED, FAULT_KIND):
             raise Invalid(
                 f"{self.data} has rows and faults of its own",
                 hint="leave --seed and --fault out, which are of the model of a pump rig",
             )
         from simulators import replay  # noqa: PLC0415 - the help of a command needs no numpy
+        from simulators.table_files import form as table_form  # noqa: PLC0415 - likewise
 
-        rows = replay.read(self.data).content
+        form = None if self.columns is None else table_form.load(self.columns)
+        recording = replay.read(self.data, form)
+        rows = recording.content
         if self.min_f1 is not None and not any(row.anomaly for row in rows):
             raise Invalid(
                 f"{self.data} labels no row as an anomaly, so there is no F1 to reach",
                 hint="leave --min-f1 out, or play a recording with a column anomaly",
             )
         duration_s = (rows[-1].time_ns - rows[0].time_ns) / 1e9
-        return replace(self, speed=self.speed or max(1.0, duration_s / LONGEST_RECORDING_S))
+        return replace(
+            self,
+            speed=self.speed or max(1.0, duration_s / LONGEST_RECORDING_S),
+            signals=recording.signals,
+            period_s=duration_s / max(1, len({row.time_ns for row in rows}) - 1) or PERIOD_S,
+            notes=recording.notes,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,7 @@ def machine(plan: DemoPlan) -> Start:
         rig = ["--rows", str(ROWS), "--period", f"{PERIOD_S}s", "--seed", str(plan.seed)]
         source = ["pump-rig", *rig, "--fault", plan.fault]
     else:
-        source = ["csv", str(plan.data), "--times", plan.times]
+        source = ["csv", str(plan.data), "--times", plan.times, *_columns(plan)]
     options = ["--speed", str(plan.speed), "--port", "0", "--json", "--wait"]
     ledger_file = str(plan.folder / LEDGER_FILE)
     return start_child(
@@ -56,12 +56,16 @@ def endless_machine(stage: Stage) -> Start:
     plan = stage.plan
     source = ["pump-rig", "--seed", str(plan.seed), "--fault-every", f"{plan.fault_every_s:.3f}s"]
     if plan.data is not None:
-        source = ["csv", str(plan.data), "--times", "shifted", "--repeat"]
+        source = ["csv", str(plan.data), "--times", "shifted", "--repeat", *_columns(plan)]
     port = stage.machine.rpartition(":")[2]
     ledger_file = str(plan.folder / KEPT_LEDGER_FILE)
     options = ["--speed", str(plan.speed), "--port", port, "--json", "--ledger", ledger_file]
     log = plan.folder / "machine.log"
     return start_child("machine", [*TESTBED, "simulate", *source, *options], log=log)
+
+
+def _columns(plan: DemoPlan) -> list[str]:
+    return [] if plan.columns is None else ["--columns", str(plan.columns)]
 
 
 def prototype_process(

@@ -14,7 +14,6 @@ from broker.clock import NS_PER_S, Clock
 from broker.errors import BedError, Invalid, Refused, Unavailable
 from broker.responses.equipment import StreamPage
 from broker.settings import BusSettings
-from simulators.models.pump_rig import SIGNALS
 from testbed.demo import evaluate, mapping, organisations, outcome, processes
 from testbed.demo.plan import ANOMALY, RIG, SCORE, SPACE, DemoPlan, Stage
 from testbed.demo.result import DemoResult
@@ -78,6 +77,8 @@ async def run_demo(
 ) -> AsyncIterator[tuple[Stage, DemoResult]]:
     """Run the demo to its result; server and prototype end when this context is left."""
     plan = plan.prepared()
+    for note in plan.notes:
+        progress.say(note)
     async with AsyncExitStack() as stack:
         progress.phase = "starting the server and the machine"
         server = await stack.enter_async_context(processes.server(plan))
@@ -201,7 +202,7 @@ async def _follow(
     arrivals = _Arrivals()
 
     def count_rows(event: Mapping[str, Any]) -> None:
-        progress.offered = event.get("rows", progress.offered) * len(SIGNALS)
+        progress.offered = event.get("rows", progress.offered) * len(stage.plan.signals)
 
     async with asyncio.TaskGroup() as tasks:
         followers = [
@@ -213,7 +214,7 @@ async def _follow(
             }.items()
         ]
         played = await machine.wait_for("played", on_other=count_rows)
-        progress.offered = played["rows"] * len(SIGNALS)
+        progress.offered = played["rows"] * len(stage.plan.signals)
         await _wait_answered(arrivals, played["last_ns"], child, progress, clock)
         for follower in followers:
             follower.cancel()

@@ -7,7 +7,7 @@ docs/reference/counters.md.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from broker.batch import GOOD, Gap, Series
+from broker.batch import BAD, GOOD, Gap, Series
 
 _SampleKey = tuple[str, int]
 """Signal and time stamp in ns."""
@@ -34,7 +34,7 @@ class Counters:
 
 
 def counters(
-    offered: Mapping[_SampleKey, float],
+    offered: Mapping[_SampleKey, float | None],
     stored: Mapping[str, Series],
     spooled: Iterable[_SampleKey],
     *,
@@ -43,8 +43,9 @@ def counters(
 ) -> Counters:
     """Compare the samples that a source offered with those in the store.
 
-    offered: values by (signal, time_ns).  stored: samples by signal.  spooled: samples that the
-    gateway had committed.  dead: samples that the recorder rejected.
+    offered: values by (signal, time_ns), None for a sample that was bad.  stored: samples by
+    signal.  spooled: samples that the gateway had committed.  dead: samples that the recorder
+    rejected.
     """
     samples: dict[_SampleKey, tuple[float, int]] = {}
     duplicated = wrong = 0
@@ -56,7 +57,7 @@ def counters(
             duplicated += (name, time_ns) in samples
             samples[name, time_ns] = (value, quality)
     for key, (value, quality) in samples.items():
-        wrong += key not in offered or offered[key] != value or quality != GOOD
+        wrong += key not in offered or not _is_right(offered[key], value, quality)
         wrong += any(_covers(gap, key) for gap in gaps)
     settled = samples.keys() | set(dead)
     silent = sum(
@@ -64,6 +65,11 @@ def counters(
     )
     lost = sum(key not in settled for key in set(spooled))
     return Counters(lost=lost, duplicated=duplicated, wrong=wrong, silent=silent)
+
+
+def _is_right(offered: float | None, value: float, quality: int) -> bool:
+    """Whether a stored sample is the one that was offered."""
+    return quality == BAD if offered is None else (value, quality) == (offered, GOOD)
 
 
 def _covers(gap: Gap, key: _SampleKey) -> bool:

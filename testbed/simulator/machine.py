@@ -10,14 +10,18 @@ from pathlib import Path
 
 from broker.errors import Invalid
 from broker.settings import address_of
+from broker.streams import Signal
 from simulators import catalogue, replay
 from simulators.faults import Fault
 from simulators.fmu import description
 from simulators.fmu.description import FmuDescription
 from simulators.fmu.model import FmuModel
-from simulators.model import ObjectNode, RowSource
+from simulators.model import ObjectNode
+from simulators.models import pump_rig
 from simulators.parameters import unknown
+from simulators.replay import Recording
 from simulators.stepped import ModelInfo, SteppedModel
+from simulators.table_files import form as table_form
 from simulators.world import Playback
 from testbed.simulator.repeated import RepeatedSource
 
@@ -102,10 +106,20 @@ class ChosenModel:
         )
 
 
-def recording(file: Path, *, repeat: bool) -> RowSource:
-    """A recording, from the beginning again at its end if `repeat`; raises Invalid or Unknown."""
-    content = replay.read(file)
-    return RepeatedSource(content) if repeat else content
+def recording(
+    file: Path, *, columns: Path | None = None, repeat: bool = False
+) -> Recording | RepeatedSource:
+    """A recording, from the beginning again at its end if `repeat`; raises Invalid or Unknown.
+
+    columns: file that says its form, None to guess it.
+    """
+    content = replay.read(file, None if columns is None else table_form.load(columns))
+    return RepeatedSource(content, content.notes) if repeat else content
+
+
+def object_of(signals: Sequence[Signal]) -> str:
+    """The name of a recording's object: that of the rig for the signals that it has."""
+    return "PumpRig" if tuple(signals) == pump_rig.SIGNALS else "Recording"
 
 
 def fmu(file: Path, assignments: Sequence[str], period_s: float | None) -> FmuModel:

@@ -1,6 +1,6 @@
 """A recording that is played again and again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from broker.clock import NS_PER_S
@@ -10,8 +10,9 @@ from simulators.model import RowSource, SourceRow
 class RepeatedSource:
     """A source that starts again when it ends, with time stamps that go on."""
 
-    def __init__(self, source: RowSource) -> None:
-        """source: of two rows or more, so that it has a period."""
+    def __init__(self, source: RowSource, notes: Sequence[str] = ()) -> None:
+        """source: of two rows or more, so that it has a period.  notes: about it."""
+        self.notes = tuple(notes)
         self.signals = source.signals
         self._source = source
 

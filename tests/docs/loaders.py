@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from broker.prototypes import file as prototype_file
 from gateway.mapping import file as mapping_file
+from simulators.table_files import form as table_form
 from testbed_scenarios.expectations.model import Expectation
 
 DOCKERFILE = {
@@ -43,6 +44,9 @@ def _yaml(text: str) -> None:
         return
     if "prototype" in document:
         prototype_file.read(text, "prototype.yaml")
+        return
+    if "delimiter" in document:
+        table_form.read(text, "form.yaml")
         return
     if "expectations" in document:
         _expectations(document["expectations"])

@@ -1,14 +1,20 @@
-"""Recordings: read exactly, or refused with file, line, column and value."""
+"""Recordings: read exactly, in whatever form, and all that could not be read is said."""
 
 import os
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
+import openpyxl
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
+from broker.batch import BAD, GOOD, NO_SAMPLE
 from broker.clock import ns_of
 from broker.errors import Invalid, Unknown
 from simulators import replay
+from simulators.table_files.form import TableForm
 
 HEADER = (
     "datetime;Accelerometer1RMS;Accelerometer2RMS;Current;Pressure;Temperature;"
@@ -88,58 +94,202 @@ def test_rows_may_share_a_time_stamp(written):
     assert same[0].time_ns == same[1].time_ns
 
 
-WRONG = {
-    "a missing column": ("Pressure;", "", ":1: column 'Pressure' is missing"),
-    "a missing time": ("datetime", "time", ":1: column 'datetime' is missing"),
-    "a column twice": ("changepoint", "Current", ":1: there are two columns 'Current'"),
-    "commas": (";", ",", "column 'datetime' is missing (separated by semicolons"),
-    "a cell too few": ("79.5158;", "", ":3: 10 cells, the header has 11 columns"),
-    "a word": ("79.5158", "hot", ":3: Temperature 'hot' is no number"),
-    "a decimal comma": ("79.5158", "79,5158", ":3: Temperature '79,5158' is no number"),
-    "nothing": ("79.5158", "", ":3: Temperature '' is no number"),
-    "Python's own number": ("236.04", "2_36", ":3: Voltage '2_36' is no number"),
-    "Arabic digits": ("236.04", "\u0662", ":3: Voltage '\u0662' is no number"),
-    "not a number": ("1.3302", "NaN", ":2: Current is NaN (a finite number is wanted)"),
-    "infinity": ("1.3302", "-inf", ":2: Current is -inf (a finite number is wanted)"),
-    "too large": ("1.3302", "1e999", ":2: Current 1e999 is too large"),
-    "a label of two": ("1.0;1.0", "2;1.0", ":3: label anomaly is 2 (0 or 1)"),
-    "a label of half": ("1.0;1.0", "1.0;0.5", ":3: label changepoint is 0.5 (0 or 1)"),
-    "a date alone": ("09 10:14:33", "09", ":2: datetime '2020-03-09' is no time"),
-    "a 13th month": ("2020-03-09 10:14:33", "2020-13-09 10:14:33", ":2: datetime '2020-13-09 10"),
-    "a time long ago": ("2020-03-09 10:14:33", "1969-12-31 23:59:59", ":2: datetime 1969-12-31"),
-    "a time far off": ("2020-03-09 10:14:34", "2300-03-09 10:14:34", ":3: datetime 2300-03-09"),
-    "backwards": ("10:14:34", "10:14:32", ":3: datetime 2020-03-09 10:14:32 lies before the row"),
+BAD_CELLS = {
+    "a word": ("79.5158", "hot", "Temperature 'hot'"),
+    "a decimal comma among points": ("79.5158", "79,5158", "Temperature '79,5158'"),
+    "Python's own number": ("236.04", "2_36", "Voltage '2_36'"),
+    "Arabic digits": ("236.04", "\u0662", "Voltage '\u0662'"),
+    "infinity": ("1.3302", "-inf", "Current '-inf'"),
+    "too large": ("1.3302", "1e999", "Current '1e999'"),
 }
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_is_named_with_its_place(written, what):
-    old, new, said = WRONG[what]
+@pytest.mark.parametrize("what", BAD_CELLS)
+def test_a_cell_that_cannot_be_read_costs_itself_alone_and_is_named(written, what):
+    old, new, named = BAD_CELLS[what]
+    recording = replay.read(written(TEXT.replace(old, new)))
+    values = [value for row in recording.content for value in row.values]
+    codes = [code for row in recording.content for code in row.quality or (GOOD,) * 8]
+    assert (values.count(None), codes.count(BAD), codes.count(GOOD)) == (1, 1, 15)
+    assert "cells that cannot be read, and are bad: 1" in recording.notes
+    assert named in recording.notes[-1]
+
+
+@pytest.mark.parametrize("cell", ["", "-", "NaN", "null", "n/a", "#N/A"])
+def test_an_empty_cell_is_no_sample_of_its_signal(written, cell):
+    first, second = replay.read(written(TEXT.replace("79.5158", cell))).content
+    assert first.quality == ()
+    assert second.quality.count(NO_SAMPLE) == second.values.count(None) == 1
+    assert second.values[4] is None
+
+
+LEFT_OUT = {
+    "a cell too few": ("79.5158;", "", "rows without 11 cells"),
+    "a cell too many": ("79.5158", "79;5158", "rows without 11 cells"),
+    "a date alone": ("09 10:14:34", "09", "rows without a time"),
+    "a 13th month": ("2020-03-09 10:14:34", "2020-13-09 10:14:34", "rows without a time"),
+    "a time long ago": ("2020-03-09 10:14:34", "1969-12-31 23:59:59", "rows without a time"),
+    "a time far off": ("2020-03-09 10:14:34", "2300-03-09 10:14:34", "rows without a time"),
+}
+
+
+@pytest.mark.parametrize("what", LEFT_OUT)
+def test_a_row_that_cannot_be_placed_is_left_out_and_said(written, what):
+    old, new, said = LEFT_OUT[what]
     assert old in TEXT
-    path = written(TEXT.replace(old, new))
-    with pytest.raises(Invalid) as refused:
-        replay.read(path)
-    assert str(refused.value).startswith(str(path))
-    assert said in str(refused.value)
-    assert refused.value.hint
+    recording = replay.read(written(TEXT.replace(old, new)))
+    assert len(recording.content) == 1
+    assert any(note.startswith(said) and note.endswith(": 1") for note in recording.notes)
+    assert "line 3: " in recording.notes[-1]
+
+
+def test_rows_are_played_in_the_order_of_time(written):
+    recording = replay.read(written(TEXT.replace("10:14:34", "10:14:32")))
+    assert [row.values[3] for row in recording.content] == [-0.382638, 0.054711]
+    assert any("in the order of time" in note for note in recording.notes)
+
+
+@pytest.mark.parametrize(
+    ("word", "anomaly"), [("False", False), ("true", True), ("2", True), ("", None), ("odd", None)]
+)
+def test_labels_are_words_or_numbers(written, word, anomaly):
+    text = TEXT.replace("32.0;1.0;1.0", f"32.0;{word};1.0")
+    assert replay.read(written(text)).content[1].anomaly is anomaly
+
+
+TIMES = ["2026-03-09T10:14:33.5Z", "2026-03-09T10:14:34.5Z"]
+WIDE = "time;a [bar];b\n{};1.5;2\n{};2.5;3\n"
+FORMS = {
+    "ISO with a zone": WIDE.format("2026-03-09T11:14:33.5+01:00", "2026-03-09T11:14:34.5+01:00"),
+    "commas": WIDE.format(*TIMES).replace(";", ","),
+    "tabs": WIDE.format(*TIMES).replace(";", "\t"),
+    "decimal commas": WIDE.format("09.03.2026 10:14:33,5", "09.03.2026 10:14:34,5")
+    .replace("1.5", "1,5")
+    .replace("2.5", "2,5"),
+    "slashes of a day that is no month": WIDE.format(
+        "09/03/2026 10:14:33.5", "09/03/2026 10:14:34.5"
+    )
+    + "19/03/2026 10:14:33;1.5;2\n",
+    "month first": WIDE.format("03/09/2026 10:14:33.5 AM", "03/09/2026 10:14:34.5 AM")
+    + "03/19/2026 10:14:33 AM;1.5;2\n",
+    "epoch seconds": WIDE.format("1773051273.5", "1773051274.5"),
+    "epoch milliseconds": WIDE.format("1773051273500", "1773051274500"),
+    "epoch nanoseconds": WIDE.format("1773051273500000000", "1773051274500000000"),
+    "another name of the time": WIDE.format(*TIMES).replace("time", "Zeitstempel"),
+    "no name of the time": WIDE.format(*TIMES).replace("time", "x"),
+    "time not first": "b,a [bar],when\n2,1.5,{}\n3,2.5,{}\n".format(*TIMES),
+    "date and time apart": "date;time;a [bar];b\n2026-03-09;10:14:33.5;1.5;2\n"
+    "2026-03-09;10:14:34.5;2.5;3\n",
+    "Excel's first line": "sep=;\n" + WIDE.format(*TIMES),
+    "comments above": "# written by a logger\n// twice\n" + WIDE.format(*TIMES),
+    "a head of other lines": "Device;press 4\nOperator;\n\n" + WIDE.format(*TIMES),
+    "UTF-16": WIDE.format(*TIMES).encode("utf-16"),
+    "UTF-16 without a mark": WIDE.format(*TIMES).encode("utf-16-le"),
+    "a column of texts": "\n".join(
+        f"{line};{'note' if at == 0 else 'ok'}"
+        for at, line in enumerate(WIDE.format(*TIMES).splitlines())
+    ),
+    "a delimiter behind each row": WIDE.format(*TIMES).replace("\n", ";\n"),
+    "quotes": WIDE.format(*TIMES).replace("1.5", '"1.5"').replace("time", '"time"'),
+    "one value a row": "VarName;TimeString;VarValue;Validity\n"
+    "a [bar];09.03.2026 10:14:33,5;1,5;1\nb;09.03.2026 10:14:33,5;2;1\n"
+    "$RT_OFF$;09.03.2026 10:14:34;0;2\n"
+    "a [bar];09.03.2026 10:14:34,5;2,5;1\nb;09.03.2026 10:14:34,5;3;1\n",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_table_is_read_in_the_form_that_people_have_it_in(written, form):
+    recording = replay.read(written(FORMS[form]))
+    signals = {signal.name: signal for signal in recording.signals}
+    assert set(signals) == {"a", "b"}
+    assert signals["a"].unit == "bar"
+    first, second = (dict(zip(signals, row.values, strict=True)) for row in recording.content[:2])
+    assert (first, second) == ({"a": 1.5, "b": 2.0}, {"a": 2.5, "b": 3.0})
+    assert [row.time_ns for row in recording.content[:2]] == [ns_of(text) for text in TIMES]
+
+
+def test_seconds_since_the_start_begin_at_the_epoch(written):
+    recording = replay.read(written("t [s],a\n0.0,1\n0.1,2\n".replace("t [s]", "time [s]")))
+    assert [row.time_ns for row in recording.content] == [0, 100_000_000]
+
+
+def test_what_one_does_not_guess_is_asked_for(written):
+    with pytest.raises(Invalid, match="which is the day, and which the month"):
+        replay.read(written(WIDE.format("03/09/2026 10:14:33", "03/09/2026 10:14:34")))
+
+
+def test_a_form_that_is_said_counts_before_any_guess(written):
+    path = written(WIDE.format("03/09/2026 10:14:33", "03/09/2026 10:14:34"))
+    form = TableForm(
+        time="time",
+        time_format="%d/%m/%Y %H:%M:%S",
+        zone="Europe/Stockholm",
+        signals={"b": "Speed"},
+    )
+    recording = replay.read(path, form)
+    assert [signal.name for signal in recording.signals] == ["Speed"]
+    assert recording.content[0].time_ns == ns_of("2026-09-03T08:14:33Z")
+
+
+def test_a_column_of_the_form_that_is_not_there_is_named(written):
+    with pytest.raises(Invalid, match=r"column 'when' is missing \(there are 'time', 'a \[bar\]'"):
+        replay.read(written(WIDE.format(*TIMES)), TableForm(time="when"))
+
+
+def test_names_in_any_script_become_names_of_signals_that_stay_apart(written):
+    text = "time;温度;Öldruck;Δp;温度 2\n2026-03-09 10:14:33;1;2;3;4\n"
+    names = [signal.name for signal in replay.read(written(text)).signals]
+    assert names == ["WenDu", "Oeldruck", "delta p", "WenDu 2"]
+    described = [signal.description for signal in replay.read(written(text)).signals]
+    assert described == ["温度", "Öldruck", "Δp", "温度 2"]
+
+
+def test_a_workbook_and_a_parquet_file_are_read(tmp_path):
+    book = openpyxl.Workbook()
+    rows = [["time", "a [bar]", "ok"], ["2026-03-09 10:14:33", 1.5, True], [None] * 3]
+    for row in [*rows, [datetime.fromisoformat("2026-03-09 10:14:34"), None, False]]:
+        book.active.append(row)
+    book.save(tmp_path / "rig.xlsx")
+    table = {
+        "time": [datetime(2026, 3, 9, 10, 14, second, tzinfo=UTC) for second in (33, 34)],
+        "a [bar]": [1.5, None],
+        "ok": [True, False],
+    }
+    parquet.write_table(pa.table(table), tmp_path / "rig.parquet")
+    for name in ("rig.xlsx", "rig.parquet"):
+        recording = replay.read(tmp_path / name)
+        first, second = recording.content
+        assert (first.values, second.values) == ((1.5, True), (None, False))
+        assert first.time_ns == ns_of("2026-03-09T10:14:33Z")
+        assert second.quality == (NO_SAMPLE, GOOD)
+
+
+@pytest.mark.parametrize("name", ["rig.xlsx", "rig.parquet", "rig.xls"])
+def test_a_workbook_that_is_none_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("time;a\n")
+    with pytest.raises(Invalid, match=f"{name}"):
+        replay.read(tmp_path / name)
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is empty (its first line is datetime;"),
+        (b"", "is empty"),
         (HEADER.encode(), "has a header and no rows"),
-        (TEXT.encode().replace(b"79.5158", b"79\xb05"), ":3: byte 0xb0 is no text in UTF-8"),
-        (b"\x89PNG\r\n\x1a\n\x00", ":1: byte 0x89 is no text in UTF-8"),
-        (TEXT.encode().replace(b"79.5158", b"\x00"), ":3: "),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00", "is no text"),
+        (b"name,place\nAda,here\nBob,there\n", "has no column of time"),
+        (b"time;a\n2026-03-09 10:14:33;x\n2026-03-09 10:14:34;y\n", "has no column of numbers"),
         (f'{HEADER}\n"{"1" * 200_000}"'.encode(), ":2: field larger than field limit"),
+        (b"\x81\x8d\x8f\n1;2\n", ":1: byte 0x81 is no text"),
     ],
-    ids=["empty", "header alone", "Latin-1", "a picture", "a zero byte", "one huge cell"],
+    ids=["empty", "header alone", "a picture", "no time", "no numbers", "one huge cell", "bytes"],
 )
 def test_what_is_no_recording_is_refused(written, content, said):
     with pytest.raises(Invalid) as refused:
         replay.read(written(content))
     assert said in str(refused.value)
+    assert refused.value.hint
 
 
 def test_a_file_that_is_not_there_is_unknown(tmp_path):

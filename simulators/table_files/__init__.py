@@ -1,0 +1,1 @@
+"""Tables of recorded values as people have them: their text, form, times and columns."""
