@@ -44,9 +44,9 @@ def _findings(mapping: Mapping, received: ReceivedTopics, seconds: float) -> Ite
                     f"{name}: only a retained message without a time came in {seconds:g} s: no"
                     " sample, until another one is published"
                 )
-            sample = payloads.read(payload, source, spec.dtypes[signal], now_ns)
-            if sample is None:
-                quoted = mqtt_browse.quoted(payload)
+            samples = payloads.read(payload, source, spec.dtypes[signal], now_ns)
+            quoted = mqtt_browse.quoted(payload)
+            if not samples:
                 yield findings.warning(f"{name}: nothing stands at {source} in {quoted}")
-            elif sample.quality == BAD:
-                yield findings.error(f"{name}: {sample.reason}")
+            for sample in (each for each in samples[:1] if each.quality == BAD):
+                yield findings.error(f"{name}: {sample.reason}: {quoted}")

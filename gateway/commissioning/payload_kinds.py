@@ -6,17 +6,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from broker.errors import Invalid
 from broker.streams import MOST_ELEMENTS, MOST_SIGNALS, Dtype
 from gateway.commissioning import signal_names, unit_names
 from gateway.commissioning.mapping_text import quoted
-from gateway.links.mqtt.payloads import BOOLEANS, instant_in
-from gateway.links.values import MOST_TEXT
-from gateway.mapping.mqtt_source import Pointer, pointer_text
+from gateway.links.conversions import BOOLEANS
+from gateway.links.mqtt import bodies
+from gateway.links.mqtt.payloads import instant_in
+from gateway.links.values import MOST_TEXT, Unfit
+from gateway.mapping.conversions import Conversion
+from gateway.mapping.mqtt_source import Pointer, choice_text, pointer_text
 
 DEEPEST = 20
+KEYS = ("id", "name", "tag", "key", "n", "signal", "item", "channel")
+"""Fields that tell the elements of an array apart, the likeliest first."""
 FEW_TEXTS = 8
 """Texts of which a signal has at most so many, and some twice, are states of an enumeration."""
 _SPARKPLUG = "spBv1.0/"
@@ -44,12 +47,16 @@ class TopicSignals:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """The dtype of a value, None if it is left out; and a remark.  length: of an array."""
+    """The dtype of a value, None if it is left out; and a remark.
+
+    length: of an array.  convert: the word with which it is read.
+    """
 
     dtype: Dtype | None
     remark: str = ""
     description: str = ""
     length: int | None = None
+    convert: Conversion | None = None
 
 
 def of_topic(topic: str, payloads: Sequence[bytes]) -> TopicSignals:
@@ -73,10 +80,10 @@ def of_topic(topic: str, payloads: Sequence[bytes]) -> TopicSignals:
 
 
 def is_binary(payload: bytes) -> bool:
-    """Whether a payload is no text: no UTF-8, or with control characters."""
+    """Whether a payload is no text: in no encoding that is known, or with control characters."""
     try:
-        text = payload.decode()
-    except UnicodeDecodeError:
+        text = bodies.text(payload)
+    except Unfit:
         return True
     return any(sign < " " and sign not in "\t\n\r" for sign in text)
 
@@ -86,11 +93,13 @@ def _add_texts(result: TopicSignals, topic: str, payloads: Sequence[bytes]) -> N
     plain: list[object] = []
     for payload in payloads:
         try:
-            parsed = orjson.loads(payload)
-        except orjson.JSONDecodeError:
-            plain.append(payload.decode())
+            parsed = [each for each in bodies.documents(payload) if each is not bodies.UNREAD]
+        except Unfit:
+            parsed = [bodies.text(payload)]
+        if isinstance(parsed[0], dict | list):
+            documents += parsed
         else:
-            (documents if isinstance(parsed, dict | list) else plain).append(parsed)
+            plain.append(parsed[0] if len(parsed) == 1 else bodies.text(payload))
     if documents:
         if plain:
             share = f"{len(plain)} of {len(payloads)} messages"
@@ -124,8 +133,24 @@ def _leaves(value: Any, pointer: Pointer) -> Iterator[tuple[Pointer, Any]]:
     if isinstance(value, dict) and value and len(pointer) < DEEPEST:
         for name, inner in value.items():
             yield from _leaves(inner, (*pointer, name))
+    elif (field := _key_of(value)) is not None and len(pointer) < DEEPEST:
+        for element in value:
+            step = choice_text(field, str(element[field]))
+            inner = {name: each for name, each in element.items() if name != field}
+            yield from _leaves(inner, (*pointer, step))
     else:
         yield pointer, value
+
+
+def _key_of(value: Any) -> str | None:
+    """The field that tells the elements of an array of objects apart; None if there is none."""
+    if not isinstance(value, list) or not value or not all(isinstance(e, dict) for e in value):
+        return None
+    for name in KEYS:
+        keys = [element.get(name) for element in value]
+        if all(isinstance(key, str | int) for key in keys) and len({*map(str, keys)}) == len(keys):
+            return name
+    return None
 
 
 def _add_value(
@@ -146,6 +171,8 @@ def _add_value(
         fields["value"] = pointer_text(pointer)
     if named.unit is not None:
         fields["unit"] = named.unit
+    if kind.convert is not None:
+        fields["convert"] = str(kind.convert)
     if kind.description:
         fields["description"] = kind.description
     if named.unknown:
@@ -209,10 +236,10 @@ def _of_different_types(pointer: Pointer | None, values: Sequence[Any]) -> _Kind
 
 def _of_texts(pointer: Pointer | None, texts: Sequence[str]) -> _Kind:
     """The kind of a value that is text in every message."""
-    for fits, dtype, remark in _TEXTS:
+    for fits, dtype, convert, remark in _TEXTS:
         if all(fits(text) for text in texts):
             place, text = pointer_text(pointer or ()), quoted(texts[-1])
-            return _Kind(dtype, remark.format(place=place, text=text))
+            return _Kind(dtype, remark.format(place=place, text=text), convert=convert)
     return _states(texts)
 
 
@@ -258,19 +285,26 @@ def _time_remark(pointer: Pointer | None, value: float) -> str:
     return ""
 
 
-_TEXTS: Sequence[tuple[Callable[[str], bool], Dtype, str]] = (
-    (_is_numeric_text, Dtype.FLOAT64, "a number as text"),
-    (lambda text: text.strip().lower() in BOOLEANS, Dtype.BOOL, "true or false as text"),
+_TEXTS: Sequence[tuple[Callable[[str], bool], Dtype, Conversion | None, str]] = (
+    (_is_numeric_text, Dtype.FLOAT64, None, "a number as text"),
+    (lambda text: text.strip().lower() in BOOLEANS, Dtype.BOOL, None, "true or false as text"),
     (
         lambda text: _COMMA.fullmatch(text) is not None,
-        Dtype.STRING,
-        "a number with a decimal comma; it is stored as text: have the sensor write a point",
+        Dtype.FLOAT64,
+        Conversion.COMMA,
+        "a number with a decimal comma",
     ),
     (
         lambda text: _NUMBER_AND_UNIT.fullmatch(text) is not None,
-        Dtype.STRING,
-        "a number with its unit in one text ({text}); it is stored as text",
+        Dtype.FLOAT64,
+        Conversion.UNIT,
+        "a number with its unit in one text ({text}): set unit",
     ),
-    (_is_instant, Dtype.STRING, "a time stamp: write time: {place} into this topic's signals"),
+    (
+        _is_instant,
+        Dtype.STRING,
+        None,
+        "a time stamp: write time: {place} into this topic's signals",
+    ),
 )
-"""Test of a text, and the dtype and remark of a value whose texts all pass it; the first counts."""
+"""Test of a text; dtype, conversion and remark of a value whose texts pass it; the first counts."""

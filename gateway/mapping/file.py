@@ -10,7 +10,7 @@ from collections.abc import Mapping as AnyMapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from broker import yaml_document
 from broker.errors import Invalid, Unknown
@@ -31,6 +31,7 @@ from broker.streams import (
 )
 from broker.units import checked_unit
 from gateway.mapping import mqtt_source, node_names
+from gateway.mapping.conversions import Conversion
 from gateway.mapping.model import (
     Item,
     Mapping,
@@ -101,6 +102,14 @@ _Seconds = Annotated[float, Field(gt=0, le=86_400), validated_by(_finite)]
 _Limit = Annotated[float, Field(gt=0, le=MOST_LIMIT_S)]
 
 
+def _words(value: object) -> object:
+    """The words of `convert`: a list, or a text with spaces or commas between them."""
+    return value.replace(",", " ").split() if isinstance(value, str) else value
+
+
+_Conversions = Annotated[frozenset[Conversion], BeforeValidator(_words)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -110,7 +119,10 @@ class _Signal(_Strict):
     topic: _Topic | None = None
     value: _Pointer | None = None
     time: _Pointer | None = None
-    time_format: TimeForm = TimeForm.ISO8601
+    time_format: Annotated[str, validated_by(mqtt_source.checked_time_form)] = TimeForm.ISO8601
+    zone: Annotated[str, validated_by(mqtt_source.checked_zone)] = "UTC"
+    encoding: Annotated[str, validated_by(mqtt_source.checked_encoding)] | None = None
+    convert: _Conversions = frozenset()
     dtype: Dtype = Dtype.FLOAT64
     shape: Annotated[list[Annotated[int, Field(ge=1, le=MOST_ELEMENTS)]], Field(max_length=1)] = []
     element: Annotated[int, Field(ge=0, lt=MOST_ELEMENTS)] | None = None
@@ -225,6 +237,7 @@ class _File(_Strict):
     description: Annotated[str, Field(max_length=400)] = ""
 
 
+_MQTT_FIELDS = ("topic", "value", "time", "time_format", "zone", "encoding", "convert")
 _SECURED = ("policy", "user", "password_file", "user_certificate", "certificate_host")
 """Fields of `opcua` that have no effect without security, or would send a secret in the clear."""
 
@@ -255,9 +268,7 @@ def _misplaced(form: _File) -> Iterator[tuple[yaml_document.Path, str]]:
     if form.opcua is not None:
         yield from _unsecured(form.opcua)
     protocol, required = ("opcua", "node") if form.mqtt is None else ("mqtt", "topic")
-    foreign = (
-        ("topic", "value", "time", "time_format") if form.mqtt is None else ("node", "element")
-    )
+    foreign = _MQTT_FIELDS if form.mqtt is None else ("node", "element")
     for name, stream in form.streams.items():
         path = ("streams", name)
         if form.mqtt is not None and stream.trigger is Trigger.VALUE:
@@ -392,5 +403,8 @@ def _signal_source(form: _Signal) -> NodeName | MqttSource:
         topic=form.topic or "",
         value=None if form.value is None else mqtt_source.pointer(form.value),
         time=None if form.time is None else mqtt_source.pointer(form.time),
-        form=form.time_format,
+        form=mqtt_source.checked_time_form(form.time_format),
+        zone=form.zone,
+        encoding=form.encoding,
+        convert=form.convert,
     )

@@ -8,7 +8,6 @@ its payload has a time stamp, and no sample otherwise: its arrival at a new conn
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
 import structlog
 
@@ -20,10 +19,9 @@ from broker.process import tasks as process_tasks
 from broker.settings import BusSettings
 from gateway.links.counts import UNFIT_ALARM_NS, LinkCounts
 from gateway.links.mqtt import payloads, refusal
-from gateway.links.mqtt.payloads import PayloadSample
+from gateway.links.mqtt.payloads import Documents, PayloadSample
 from gateway.links.port import PossibleGap, Sink
 from gateway.links.refusals import SourceRefusals
-from gateway.links.values import Unfit
 from gateway.mapping.model import Mapping, MqttBroker
 from gateway.mapping.mqtt_source import MqttSource
 from gateway.samples import Samples, StreamSamples
@@ -144,7 +142,7 @@ class MqttLink:
         rows: dict[tuple[int, bool], list[tuple[int, int, object, int]]] = defaultdict(list)
         for message in messages:
             for stream, signal, sample in self._samples_of(message, now_ns):
-                self._note_unfit(stream, signal, sample)
+                self._note_unfit(stream, signal, sample, message.payload)
                 if sample.time_ns is None:
                     continue
                 fresh = (stream, signal) in self._fresh
@@ -173,17 +171,16 @@ class MqttLink:
         """The samples of a message: (stream, signal, sample) for each signal of its topic."""
         arrived_ns = None if message.retained else now_ns
         signals = self._signals.get(message.topic, ())
-        whole = payloads.ABSENT
-        if any(source.value is not None or source.time is not None for _, _, source in signals):
-            with suppress(Unfit):  # each signal gets a bad sample with the reason
-                whole = payloads.document(message.payload)
+        parsed: dict[str | None, Documents] = {}
         for stream, signal, source in signals:
             if message.retained and source.time is None:
                 self._note_retained(stream, signal)
                 continue
             dtype = self._streams[stream].spec.dtypes[signal]
-            sample = payloads.read(message.payload, source, dtype, arrived_ns, whole)
-            if sample is not None:
+            if source.encoding not in parsed and source.is_in_document:
+                parsed[source.encoding] = payloads.documents(message.payload, source.encoding)
+            whole = parsed.get(source.encoding)
+            for sample in payloads.read(message.payload, source, dtype, arrived_ns, whole):
                 yield stream, signal, sample
 
     async def _end_break(self, stream: int, signal: int, until_ns: int) -> None:
@@ -200,8 +197,11 @@ class MqttLink:
                 f"{stream}/{name}", f"{name!r}: only a retained message without a time: no sample"
             )
 
-    def _note_unfit(self, stream: int, signal: int, sample: PayloadSample) -> None:
-        """Raise an alarm for a value that does not fit, and clear it when the last one is old."""
+    def _note_unfit(self, stream: int, signal: int, sample: PayloadSample, payload: bytes) -> None:
+        """Raise an alarm for a value that does not fit, and clear it when the last one is old.
+
+        The alarm is the same for the same fault; the log shows one of its payloads.
+        """
         subject = f"{stream}/{self._streams[stream].spec.names[signal]}"
         monotonic_ns = self._clock.monotonic_ns()
         if (stream, signal) in self._unheard:
@@ -209,6 +209,9 @@ class MqttLink:
             self._sink.alarm(subject, None)
         if sample.reason:
             self.counts.unfit += 1
+            if subject not in self._unfit_ns:
+                shown = payloads.quoted(payload)
+                log.warning("a value does not fit", signal=subject, payload=shown)
             self._unfit_ns[subject] = monotonic_ns
             is_kept = sample.time_ns is not None
             noun = "a value is stored as bad" if is_kept else "a retained message is no sample"

@@ -54,8 +54,8 @@ def only(*payloads: bytes) -> tuple[str, str]:
         ([b"true"], Dtype.BOOL, ""),
         ([b"ON", b"off"], Dtype.BOOL, "true or false as text"),
         ([b"RUN", b"STOP", b"RUN"], Dtype.STRING, "states as text, so far: RUN, STOP"),
-        ([b"71,5"], Dtype.STRING, "decimal comma"),
-        (["71.5 \N{DEGREE SIGN}C".encode()], Dtype.STRING, "a number with its unit"),
+        ([b"71,5"], Dtype.FLOAT64, "decimal comma"),
+        (["71.5 \N{DEGREE SIGN}C".encode()], Dtype.FLOAT64, "a number with its unit"),
         ([b"0042"], Dtype.STRING, ""),
         ([b'{"a": "71.5"}'], Dtype.FLOAT64, "a number as text"),
         ([b'{"a": 1}', b'{"a": "2"}'], Dtype.FLOAT64, "sometimes as text"),
@@ -72,6 +72,21 @@ def test_a_value_has_the_dtype_of_all_that_was_seen(
     assert seen == dtype
     assert remark in said
     assert bool(remark) == bool(said)
+
+
+def test_what_is_read_by_a_word_alone_is_proposed_with_it() -> None:
+    for payload, word in ((b"71,5", "comma"), (b"12.4 V", "unit")):
+        (fields,) = payload_kinds.of_topic("a/b", [payload]).signals.values()
+        assert fields["convert"] == word
+
+
+def test_elements_are_proposed_by_the_field_that_tells_them_apart() -> None:
+    payload = b'{"values": [{"id": "Tag2", "v": 7.5}, {"id": "Tag1", "v": 630}]}'
+    signals = payload_kinds.of_topic("a/b", [payload]).signals
+    assert [fields["value"] for fields in signals.values()] == [
+        "/values/[id=Tag2]/v",
+        "/values/[id=Tag1]/v",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -223,15 +223,15 @@ def test_a_length_that_the_server_states_otherwise_is_told():
 def test_json_arrays_are_read_by_a_pointer_or_as_the_whole_payload():
     at = MqttSource(topic="t", value=("fft",), time=None, form=TimeForm.ISO8601)
     whole = MqttSource(topic="t")
-    read = payloads.read(b'{"fft": [1, 2.5, 3]}', at, THREE, 7)
+    (read,) = payloads.read(b'{"fft": [1, 2.5, "3"]}', at, THREE, 7)
     assert read == (7, (1.0, 2.5, 3.0), GOOD, "")
-    assert payloads.read(b"[1,2,3]", whole, THREE, 7).value == (1.0, 2.0, 3.0)
-    assert payloads.read(b'{"other": 1}', at, THREE, 7) is None
+    assert payloads.read(b"[1,2,3]", whole, THREE, 7)[0].value == (1.0, 2.0, 3.0)
+    assert payloads.read(b'{"other": 1}', at, THREE, 7) == []
     for payload, reason in (
         (b'{"fft": [1, 2]}', "t#/fft: its array has 2 elements, the mapping says 3"),
         (b'{"fft": "1,2,3"}', "t#/fft: a str is no array"),
-        (b'{"fft": [1, "2", 3]}', "t#/fft: element 1: a str is no float64"),
+        (b'{"fft": [1, null, 3]}', "t#/fft: element 1: a NoneType is no float64"),
     ):
-        bad = payloads.read(payload, at, THREE, 7)
+        (bad,) = payloads.read(payload, at, THREE, 7)
         assert (bad.quality, bad.reason) == (BAD, reason)
         assert len(bad.value) == 3
