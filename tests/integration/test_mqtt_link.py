@@ -219,11 +219,11 @@ async def test_browse_writes_a_mapping_that_check_finds_right(tmp_path, monkeypa
     assert "# level: a number as text" in text
     notes = [line for line in said if line.startswith("note: ")]
     assert len(notes) == 2
+    document = '{"bar": 3, "motor": {"on": true}, "list": [1]}'
     assert "nobody is signed in here" in notes[0]
     assert [line for line in said if line not in notes] == [
         f"{file}: nothing is wrong",
-        "error: press-1-state.motor.on: press/1/state#/motor/on: a bool is no int64:"
-        ' {"bar": 3, "motor": {"on": true}, "list": [1]}',
+        f"error: press-1-state.motor.on: press/1/state#/motor/on: a bool is no int64: {document}",
         "warning: press/1/cold: it said nothing in 5 s; is it the right topic?",
     ]
 

@@ -210,8 +210,8 @@ class MqttLink:
         if sample.reason:
             self.counts.unfit += 1
             if subject not in self._unfit_ns:
-                shown = payloads.quoted(payload)
-                log.warning("a value does not fit", signal=subject, payload=shown)
+                example = payloads.quoted(payload)
+                log.warning("a value does not fit", signal=subject, payload=example)
             self._unfit_ns[subject] = monotonic_ns
             is_kept = sample.time_ns is not None
             noun = "a value is stored as bad" if is_kept else "a retained message is no sample"

@@ -320,6 +320,7 @@ def test_an_encoding_that_cannot_be_seen_is_stated() -> None:
         (b"xylophone", "it is no JSON"),
         (b"  ", "it is empty, which is no JSON"),
     ],
+    ids=["a bomb", "cut", "damaged", "a text", "nothing"],
 )
 def test_a_body_that_cannot_be_read_is_said(payload: bytes, reason: str) -> None:
     bad = read(payload, value="/a")
