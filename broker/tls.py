@@ -83,6 +83,19 @@ def client_context(ca: Path | None, *, setting: str = "TESTBED_CA") -> ssl.SSLCo
     return context
 
 
+def show_certificate(context: ssl.SSLContext, certificate: Certificate) -> None:
+    """Have a client show this certificate; raises Invalid if the files are not usable for it."""
+    try:
+        context.load_cert_chain(certificate.chain, certificate.key, password=_no_password)
+    except (OSError, _Locked) as exc:
+        why = "the key has a password" if isinstance(exc, _Locked) else _why(exc, "they do not fit")
+        raise Invalid(
+            f"the certificate {certificate.chain} with the key {certificate.key} cannot be used:"
+            f" {why}",
+            hint="name PEM files that belong together and that this user may read",
+        ) from exc
+
+
 def server_context(certificate: Certificate) -> ssl.SSLContext:
     """Make the TLS context of a server; raises Invalid if the files are not usable for it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

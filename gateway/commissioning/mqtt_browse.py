@@ -1,21 +1,21 @@
 """`testbed gateway browse` for MQTT: lists the topics of a broker, and writes a first mapping."""
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from broker.bus.inbox import Inbox, Message
-from broker.bus.mqtt_connection import Connection, Login
 from broker.errors import BedError, Unknown
 from broker.namespace import EquipmentAddress, EquipmentKind
-from broker.settings import BusSettings
 from gateway.commissioning import mapping_text, payload_kinds, periods, progress, signal_names
 from gateway.commissioning.mapping_text import ProposedStream
 from gateway.commissioning.progress import OnProgress
 from gateway.links.mqtt import refusal
-from gateway.mapping.model import MqttBroker
+from gateway.links.mqtt.source_connection import SourceConnection
+from gateway.mapping.model import LEAST_VERSION, MqttBroker
 
 MOST_TOPICS = 1_000
 MOST_QUOTED = 100
@@ -97,15 +97,9 @@ async def listen(
     as messages come, for callers that show progress.  Raises Unavailable, or Forbidden where the
     broker refuses the user or the subscription.
     """
-    settings = BusSettings(
-        broker=broker.url,
-        ca=None,  # the CA of the settings is for the testbed's own listeners
-        timeout_s=broker.timeout_s,
-        keepalive_s=broker.keepalive_s,
-    )
     inbox = Inbox(filters, 1_000, "drop_oldest")
-    login = Login(broker.user, password)
-    connection = Connection("testbed-browse", login, settings, [inbox], durable=False)
+    name = f"testbed-browse-{secrets.token_hex(4)}"
+    connection = SourceConnection(name, broker, password, inbox)
     received = ReceivedTopics() if received is None else received
     loop = asyncio.get_running_loop()
     try:
@@ -167,8 +161,16 @@ def starting_mapping(
             f"nothing at {broker.url} can be put into a mapping: {'; '.join(left_out[:5])}",
             hint="have the sensors publish plain values or JSON, or listen longer: --listen-s",
         )
-    user = {"user": broker.user} if broker.user else {}
-    source = {"mqtt": {"url": broker.url} | user}
+    version = "" if broker.version == LEAST_VERSION else broker.version
+    fields: dict[str, object] = {
+        "user": broker.user,
+        "version": version,
+        "ca": broker.ca,
+        "certificate": broker.certificate,
+        "key": broker.key,
+    }
+    stated = {name: str(value) for name, value in fields.items() if value}
+    source = {"mqtt": {"url": broker.url} | stated}
     return mapping_text.write(_HEAD, equipment, source, streams, left_out, kind=kind)
 
 

@@ -16,7 +16,6 @@ from broker import yaml_document
 from broker.errors import Invalid, Unknown
 from broker.namespace import EquipmentAddress, EquipmentKind, StreamAddress, checked_id
 from broker.pydantic_checks import validated_by
-from broker.settings import address_of
 from broker.streams import (
     FUTURE_LIMIT_S,
     MOST_ELEMENTS,
@@ -30,7 +29,7 @@ from broker.streams import (
     checked_signal,
 )
 from broker.units import checked_unit
-from gateway.mapping import mqtt_source, node_names
+from gateway.mapping import broker_address, mqtt_source, node_names
 from gateway.mapping.conversions import Conversion
 from gateway.mapping.model import (
     Item,
@@ -189,14 +188,6 @@ def _is_opcua_address(url: str) -> None:
     host_of(url)
 
 
-def _is_mqtt_address(url: str) -> None:
-    if "@" in url:
-        raise Invalid("the user name does not belong in the address: write mqtt.user")
-    if not url.startswith("mqtt://"):
-        raise Invalid(f"{url!r} is not the address of a broker: write mqtt://host:port")
-    address_of(url)
-
-
 class _OpcUa(_Strict):
     url: Annotated[str, validated_by(_is_opcua_address)]
     security: Literal["none", "sign-and-encrypt"]
@@ -211,9 +202,13 @@ class _OpcUa(_Strict):
 
 
 class _Mqtt(_Strict):
-    url: Annotated[str, validated_by(_is_mqtt_address)]
+    url: Annotated[str, validated_by(broker_address.parse)]
     user: Annotated[str, Field(max_length=200)] = ""
     password_file: _FileName = ""
+    version: Literal["3.1.1", "5"] = "3.1.1"
+    ca: _FileName = ""
+    certificate: _FileName = ""
+    key: _FileName = ""
     timeout_s: _Seconds = 10.0
     keepalive_s: Annotated[int, Field(ge=2, le=300)] = 4
 
@@ -260,6 +255,17 @@ def _unsecured(form: _OpcUa) -> Iterator[tuple[yaml_document.Path, str]]:
         yield ("opcua", "user_certificate"), f"opcua.user_certificate: {reason}"
 
 
+def _unfit_tls(form: _Mqtt) -> Iterator[tuple[yaml_document.Path, str]]:
+    """Fields of `mqtt` that contradict its address: (path, sentence) each."""
+    if not broker_address.parse(form.url).is_secure:
+        for field in ("ca", "certificate", "key"):
+            if getattr(form, field):
+                yield ("mqtt", field), f"mqtt.{field}: {form.url} has no TLS; write mqtts or wss"
+    elif bool(form.certificate) != bool(form.key):
+        field = "certificate" if form.certificate else "key"
+        yield ("mqtt", field), f"mqtt.{field}: certificate and key belong together"
+
+
 def _misplaced(form: _File) -> Iterator[tuple[yaml_document.Path, str]]:
     """Fields that belong to the other protocol, or that the protocol lacks: (path, sentence)."""
     if (form.opcua is None) == (form.mqtt is None):
@@ -267,6 +273,8 @@ def _misplaced(form: _File) -> Iterator[tuple[yaml_document.Path, str]]:
         return
     if form.opcua is not None:
         yield from _unsecured(form.opcua)
+    if form.mqtt is not None:
+        yield from _unfit_tls(form.mqtt)
     protocol, required = ("opcua", "node") if form.mqtt is None else ("mqtt", "topic")
     foreign = _MQTT_FIELDS if form.mqtt is None else ("node", "element")
     for name, stream in form.streams.items():
@@ -315,7 +323,8 @@ def _mapping(form: _File, folder: Path) -> Mapping:
     )
 
 
-def _password_file(name: str, folder: Path) -> Path | None:
+def _beside(name: str, folder: Path) -> Path | None:
+    """The path of a file that the mapping names, None for none."""
     return folder / name if name else None
 
 
@@ -326,7 +335,11 @@ def _source(form: _File, folder: Path) -> OpcUaServer | MqttBroker:
             user=form.mqtt.user,
             timeout_s=form.mqtt.timeout_s,
             keepalive_s=form.mqtt.keepalive_s,
-            password_file=_password_file(form.mqtt.password_file, folder),
+            password_file=_beside(form.mqtt.password_file, folder),
+            version=form.mqtt.version,
+            ca=_beside(form.mqtt.ca, folder),
+            certificate=_beside(form.mqtt.certificate, folder),
+            key=_beside(form.mqtt.key, folder),
         )
     if form.opcua is None:
         raise TypeError("neither opcua nor mqtt")
@@ -347,7 +360,7 @@ def _security(form: _OpcUa, folder: Path) -> Security | None:
         user=form.user,
         as_certificate=form.user_certificate,
         host=form.certificate_host or host_of(form.url),
-        password_file=_password_file(form.password_file, folder),
+        password_file=_beside(form.password_file, folder),
     )
 
 

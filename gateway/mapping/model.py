@@ -13,8 +13,14 @@ from broker.clock import DAY_S
 from broker.errors import Invalid
 from broker.namespace import EquipmentAddress, EquipmentKind
 from broker.streams import StreamSpec
+from gateway.mapping import broker_address
+from gateway.mapping.broker_address import BrokerAddress
 from gateway.mapping.mqtt_source import MqttSource
 from gateway.mapping.node_names import NodeName
+
+LEAST_VERSION = "3.1.1"
+"""Version of MQTT where the mapping says none."""
+VERSIONS = (LEAST_VERSION, "5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,9 @@ class MqttBroker:
 
     user: empty where the broker asks for none.  keepalive_s: seconds of silence before a PINGREQ;
     after twice as long the connection is closed.  password_file: holds the user's password, None
-    for the settings' one.
+    for the settings' one.  version: of MQTT, 3.1.1 or 5.  ca: PEM file of the authority of the
+    broker's certificate, None for those that the system trusts.  certificate, key: PEM files of the
+    client's certificate, None for none.
     """
 
     url: str
@@ -110,6 +118,15 @@ class MqttBroker:
     timeout_s: float
     keepalive_s: int
     password_file: Path | None = None
+    version: str = LEAST_VERSION
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @property
+    def place(self) -> BrokerAddress:
+        """The address; raises Invalid."""
+        return broker_address.parse(self.url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

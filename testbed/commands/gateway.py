@@ -52,10 +52,24 @@ Kind = Annotated[
 SourceUrl = Annotated[
     str,
     typer.Argument(
-        help="opc.tcp://host:port of a server, or mqtt://host:port or mqtt://user@host:port of"
-        " a broker of sensors"
+        help="opc.tcp://host:port of a server, or mqtt://host:port (mqtts, ws, wss;"
+        " mqtt://user@host:port) of a broker of sensors"
     ),
 ]
+BrokerCa = Annotated[
+    Path | None,
+    typer.Option(
+        help="PEM file of the authority of the broker's certificate, with mqtts or wss (default:"
+        " those that the system trusts)"
+    ),
+]
+ClientCertificate = Annotated[
+    Path | None, typer.Option(help="PEM file of the certificate to show the broker (default: none)")
+]
+ClientKey = Annotated[
+    Path | None, typer.Option(help="PEM file of that certificate's key (default: none)")
+]
+MqttVersion = Annotated[str, typer.Option(help="version of MQTT: 3.1.1 or 5")]
 ListenS = Annotated[
     float,
     typer.Option(
@@ -266,6 +280,10 @@ def browse(
             " TESTBED_SOURCE_PASSWORD (default: anonymous)"
         ),
     ] = "",
+    broker_ca: BrokerCa = None,
+    client_certificate: ClientCertificate = None,
+    client_key: ClientKey = None,
+    mqtt_version: MqttVersion = "3.1.1",
     listen_s: ListenS = 5.0,
     mapping: Beside = None,
     json: Json = False,
@@ -274,13 +292,8 @@ def browse(
     announce(f"browsing {url}")
     from testbed.commissioning import check_browse
 
-    endpoint = check_browse.Endpoint(
-        url=url,
-        security=security,
-        policy=policy,
-        user=user,
-        mapping=mapping,
-        listen_s=listen_s,
-        kind=kind,
+    broker = check_browse.BrokerOptions(
+        ca=broker_ca, certificate=client_certificate, key=client_key, version=mqtt_version
     )
+    endpoint = check_browse.Endpoint(url, security, policy, user, mapping, listen_s, kind, broker)
     terminal_run.run(check_browse.browse(endpoint, write, equipment, out, notes, as_json=json))

@@ -16,13 +16,21 @@ from rich.console import Console
 from broker.clock import WallClock
 from broker.errors import Invalid, Taken, Unknown
 from broker.namespace import EquipmentAddress, EquipmentKind
-from broker.settings import address_of
 from gateway.commissioning import check as checking
 from gateway.commissioning.findings import Severity
 from gateway.commissioning.progress import LISTEN_S
 from gateway.links.mqtt import refusal
+from gateway.mapping import broker_address
 from gateway.mapping import file as mapping_file
-from gateway.mapping.model import MqttBroker, OpcUaServer, Policy, Security, host_of
+from gateway.mapping.model import (
+    LEAST_VERSION,
+    VERSIONS,
+    MqttBroker,
+    OpcUaServer,
+    Policy,
+    Security,
+    host_of,
+)
 from gateway.settings import GatewaySettings, SourceSettings
 from gateway.state import layout, source_password
 from testbed.commissioning import registration
@@ -34,6 +42,16 @@ if TYPE_CHECKING:
 SECURITY = ("none", "sign-and-encrypt")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerOptions:
+    """The TLS files of a broker's client, and the version of MQTT."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    version: str = LEAST_VERSION
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """The URL of an OPC UA server or MQTT broker, and the security of an OPC UA server.
@@ -42,6 +60,7 @@ class Endpoint:
     policy.  user: name to sign in with, empty for anonymous.  mapping: file beside which the
     certificates are, None for the current folder.  listen_s: seconds to listen to a broker, or to
     measure a server's variables for a mapping.  kind: of the machine, in a first mapping.
+    broker: how a broker is reached.
     """
 
     url: str
@@ -51,6 +70,7 @@ class Endpoint:
     mapping: Path | None = None
     listen_s: float = LISTEN_S
     kind: EquipmentKind = EquipmentKind.REAL
+    broker: BrokerOptions = BrokerOptions()
 
     @property
     def server(self) -> OpcUaServer:
@@ -146,7 +166,7 @@ async def browse(
         raise _taken(write)
     if write is not None and not await asyncio.to_thread(write.parent.is_dir):
         raise _unwritable(write, f"there is no folder {write.parent}")
-    if endpoint.url.startswith("mqtt://"):
+    if endpoint.url.partition("://")[0] in broker_address.PORTS:
         source = await _browse_broker(endpoint, progress)
     else:
         source = await _browse_server(endpoint, write, progress)
@@ -239,20 +259,31 @@ async def _browse_broker(endpoint: Endpoint, progress: Console) -> BrowsedSource
 
 
 def _broker(endpoint: Endpoint) -> MqttBroker:
-    """The broker of `mqtt://host:port` or `mqtt://user@host:port`; raises Invalid."""
-    user, _, host_port = endpoint.url.removeprefix("mqtt://").rpartition("@")
-    plain = f"mqtt://{host_port}"
+    """The broker of a URL such as `mqtts://user@host:port`; raises Invalid."""
+    scheme, _, rest = endpoint.url.partition("://")
+    user, _, host_port = rest.rpartition("@")
     if ":" in user:
         raise Invalid(
             "a password does not belong in the address of a broker",
-            hint=f"write mqtt://{user.partition(':')[0]}@{host_port}, and the password in"
+            hint=f"write {scheme}://{user.partition(':')[0]}@{host_port}, and the password in"
             f" {refusal.PASSWORD}",
         )
-    try:
-        address_of(plain)
-    except ValueError as exc:
-        raise Invalid(str(exc)) from exc
-    return MqttBroker(url=plain, user=endpoint.user or user, timeout_s=LISTEN_S, keepalive_s=10)
+    options = endpoint.broker
+    if options.version not in VERSIONS:
+        raise Invalid(
+            f"version {options.version!r} of MQTT is not known",
+            hint=f"one of {', '.join(VERSIONS)}",
+        )
+    broker = MqttBroker(
+        url=f"{scheme}://{host_port}",
+        user=endpoint.user or user,
+        timeout_s=LISTEN_S,
+        keepalive_s=10,
+        **dataclasses.asdict(options),
+    )
+    if not broker.place.is_secure and (options.ca or options.certificate or options.key):
+        raise Invalid(f"{broker.url} has no TLS", hint="write mqtts:// or wss://")
+    return broker
 
 
 @contextmanager

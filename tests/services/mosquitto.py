@@ -36,14 +36,14 @@ def serve(
     """
     command = services.found("mosquitto", Path("/usr/sbin/mosquitto"))
     port = port or services.free_port()
-    config = _configure(folder, port, certificate)
+    config = configure(folder, port, certificate)
     with services.running(
         [command, "-c", str(config)], folder=folder, ready=lambda: services.accepts(port)
     ) as product:
         yield Mosquitto(services.LOOPBACK, port, product)
 
 
-def _configure(folder: Path, port: int, certificate: Certificate | None) -> Path:
+def configure(folder: Path, port: int, certificate: Certificate | None) -> Path:
     passwords = folder / "passwords"
     passwords.touch(mode=0o600)
     passwords.write_text("".join(f"{user}:{secret}\n" for user, secret in PASSWORDS.items()))

@@ -12,14 +12,13 @@ from collections.abc import Iterator, Sequence
 import structlog
 
 from broker.bus.inbox import Inbox, Message
-from broker.bus.mqtt_connection import Connection, Login
 from broker.clock import Backoff, Clock
 from broker.errors import BedError, Refused, Unavailable
 from broker.process import tasks as process_tasks
-from broker.settings import BusSettings
 from gateway.links.counts import UNFIT_ALARM_NS, LinkCounts
 from gateway.links.mqtt import payloads, refusal
 from gateway.links.mqtt.payloads import Documents, PayloadSample
+from gateway.links.mqtt.source_connection import SourceConnection
 from gateway.links.port import PossibleGap, Sink
 from gateway.links.refusals import SourceRefusals
 from gateway.mapping.model import Mapping, MqttBroker
@@ -58,13 +57,7 @@ class MqttLink:
         self.counts = LinkCounts()
         self._streams = mapping.streams
         self._broker = broker
-        self._settings = BusSettings(
-            broker=broker.url,
-            ca=None,  # the CA of the settings is for the testbed's own listeners
-            timeout_s=broker.timeout_s,
-            keepalive_s=broker.keepalive_s,
-        )
-        self._login = Login(broker.user, password)
+        self._password = password
         self._client_id = f"testbed-{mapping.equipment.organisation}-{mapping.equipment.equipment}"
         self._sink = sink
         self._clock = clock
@@ -86,7 +79,7 @@ class MqttLink:
         refusals = SourceRefusals(self._sink)
         while True:
             error, connected = await self._connect_and_read()
-            error = refusal.explained(error, self._broker, self._login.password)
+            error = refusal.explained(error, self._broker, self._password)
             self._sink.alarm("server", f"{self._broker.url} is not read: {error}")
             if isinstance(error, Refused):
                 await self._clock.sleep(refusals.check(error, pause_s=REFUSED_PAUSE_S))
@@ -99,9 +92,7 @@ class MqttLink:
     async def _connect_and_read(self) -> tuple[BedError, bool]:
         """Connect and read until the connection ends: (the error, whether it was open)."""
         inbox = Inbox(tuple(self._signals), self._most_waiting, "block")
-        connection = Connection(
-            self._client_id, self._login, self._settings, [inbox], durable=False
-        )
+        connection = SourceConnection(self._client_id, self._broker, self._password, inbox)
         connected = False
         try:
             await connection.open()

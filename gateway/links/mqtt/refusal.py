@@ -8,6 +8,8 @@ from gateway.mapping.model import MqttBroker
 
 PASSWORD = "TESTBED_SOURCE_PASSWORD, or in the file of TESTBED_SOURCE_PASSWORD_FILE"  # noqa: S105 - names
 _SUBSCRIPTION = "to subscribe "
+REFUSED = "refused the connection: "
+"""Words before the reason that a broker gave for not letting a client in."""
 
 
 def explained(error: BedError, broker: MqttBroker, password: str) -> BedError:
@@ -21,7 +23,9 @@ def explained(error: BedError, broker: MqttBroker, password: str) -> BedError:
             f"the broker at {broker.url} lets {user} in, and not read {topic}",
             hint="the broker's owner must allow it in its access list; or sign in as another user",
         )
-    reason = error.message.rpartition(": ")[2]
+    _, refused, reason = error.message.partition(REFUSED)
+    if not refused:
+        return error
     if not broker.user:
         return Forbidden(
             f"the broker at {broker.url} lets nobody in without a user ({reason})",

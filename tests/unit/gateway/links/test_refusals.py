@@ -40,7 +40,7 @@ def test_a_password_that_is_not_set_never_lets_anybody_in() -> None:
         refusals(read_before=True).check(SourceUnconfigured("no password"), pause_s=30.0)
 
 
-NOT_LET_IN = Forbidden("the broker at x refused the credential: bad user name or password")
+NOT_LET_IN = Forbidden("the broker at x refused the connection: bad user name or password")
 NOT_READ = Forbidden("the broker refused to subscribe press/warm")
 
 
