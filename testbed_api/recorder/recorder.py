@@ -54,6 +54,8 @@ MOST_LOST_GAPS = 50_000
 """Lost gaps that samples which come later may still cut: the newest ones."""
 NARROW_EVERY = 3
 """After so many failures of one flush in a row it is narrowed down whose messages make it fail."""
+ENOUGH = 4
+"""A flush gathers this part of the inbox: as much as NATS sends of one filter at a time."""
 MOST_ALONE = 4
 """So many flushes' bytes of one organisation are gathered, until others' show whose it is."""
 READY_S = 5.0
@@ -70,8 +72,8 @@ class RecorderPace:
     """The longest a message waits for others to be stored with it."""
     gather_bytes: int = 4 * 1024 * 1024
     """Payload bytes of one flush."""
-    inbox: int = 10_000
-    """Messages taken from the broker and not yet stored."""
+    inbox: int = 20_000
+    """Messages taken from the broker and not yet stored: as many as NATS sends to a session."""
     mark_every_s: float = 5.0
     """Marks are sent on change, and at least this often."""
     spec_wait_s: float = 30.0
@@ -181,7 +183,7 @@ class Recorder:
         self._quarantine = Quarantine(self._settle_apart, self._withhold, clock)
         self._in_ledger = asyncio.Lock()
         """Held by whoever changes the ledger, but for specs: a flush, a repair, a gap search."""
-        self._enough = Amount(max(self._pace.inbox // 2, 1), self._pace.gather_bytes)
+        self._enough = Amount(max(self._pace.inbox // ENOUGH, 1), self._pace.gather_bytes)
         """The most that one flush gathers."""
 
     @property
@@ -258,8 +260,9 @@ class Recorder:
         """The next messages: at least one unless some wait, at most what one flush may hold."""
         if not self._waiting:
             await inbox.wait_for()
+        has_specs = any(message.is_spec for message in self._waiting)  # left by the last flush
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._pace.gather_s):
+            async with asyncio.timeout(0 if has_specs else self._pace.gather_s):
                 await inbox.wait_for(self._enough)
         return await self._take(inbox)
 
