@@ -110,7 +110,7 @@ class ServerSettings(Settings):
         description="seconds that a batch waits for its spec before it is set aside",
     )
     recorder_most_waiting: int = Field(
-        default=5_000,
+        default=2_500,
         ge=1,
         description="maximum number of batches that wait for their spec; others are set aside",
     )
