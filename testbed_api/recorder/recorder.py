@@ -184,6 +184,7 @@ class Recorder:
         self._waiting: list[ReceivedMessage] = []
         self._steady_time = SteadyTime(clock)
         self._run_weeks: RunWeeks = defaultdict(set)
+        self._weeks = time_limits.KnownWeeks()
         self._placer = Placer(store, PlacementLedger(ledger.engine))
         self._quarantine = Quarantine(self._settle_apart, self._withhold, clock)
         self._in_ledger = asyncio.Lock()
@@ -300,7 +301,15 @@ class Recorder:
         """
         began_ns = self._clock.monotonic_ns()
         flush = await self._classified(candidates)
+        new_weeks = self._weeks.new(flush)
+        if scattered := time_limits.scattered(new_weeks):
+            if not apart:
+                self._quarantine.begin({MessageScope(name): why for name, why in scattered.items()})
+                raise Partial("samples of many weeks are stored apart", rejected=())
+            if len(candidates) > 1:
+                return Settlement(next(iter(scattered.values())), is_divisible=True)
         store_s = await self._settle(flush, apart=apart)
+        self._weeks.add(new_weeks)
         self._finish(flush)
         self.counts.flush_ms += (self._clock.monotonic_ns() - began_ns) // 1_000_000
         return Settlement(is_slow=store_s > side_by_side.patience_s(flush.samples()))
