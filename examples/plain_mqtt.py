@@ -68,6 +68,6 @@ client.username_pw_set(PRINCIPAL, SECRET)
 client.on_message = on_message
 client.connect(BROKER.hostname, BROKER.port)
 publish(client, "spec", spec, retain=True)
-client.subscribe(f"tb1/{SPACE}/data/{INPUT}", qos=0)  # at QoS 1 a connection has six at most
+client.subscribe(f"tb1/{SPACE}/data/{INPUT}", qos=0)  # at QoS 1 a connection has three at most
 with suppress(KeyboardInterrupt):  # Ctrl-C ends it
     client.loop_forever()

@@ -102,7 +102,7 @@ class ServerSettings(Settings):
         default=8 * 1024 * 1024, ge=1024, description="maximum bytes of batches stored together"
     )
     recorder_inbox: int = Field(
-        default=10_000, ge=100, description="maximum number of batches received and not stored yet"
+        default=20_000, ge=100, description="maximum number of batches received and not stored yet"
     )
     recorder_spec_wait_s: float = Field(
         default=30.0,
@@ -110,7 +110,7 @@ class ServerSettings(Settings):
         description="seconds that a batch waits for its spec before it is set aside",
     )
     recorder_most_waiting: int = Field(
-        default=5_000,
+        default=2_500,
         ge=1,
         description="maximum number of batches that wait for their spec; others are set aside",
     )

@@ -148,7 +148,12 @@ class Bus:
         return 0 if self._connection is None else self._connection.offer(messages)
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Send at QoS 1 and wait for the broker's acknowledgement; raises Unavailable."""
+        """Send at QoS 1 and wait for the broker's acknowledgement; raises Unavailable.
+
+        retain: greet later subscribers with it.  On NATS somebody who subscribes at this very
+        moment may get neither the message nor the greeting: it lists a retained message some
+        milliseconds after its acknowledgement.
+        """
         acknowledged = await self.submit(topic, payload, retain=retain)
         try:
             async with asyncio.timeout(self._settings.timeout_s):

@@ -86,11 +86,17 @@ class Dispatcher:
         self._by_topic: dict[str, Sequence[Inbox]] = {}
 
     def deliver(self, arrived: Published) -> None:
-        """Put a message into its inboxes; it is acknowledged once each of them is done with it."""
+        """Put a message into its inboxes; it is acknowledged once each of them is done with it.
+
+        A retained one is acknowledged at once: the broker keeps it anyway, and sends it again to
+        the next connection's subscription.  Unacknowledged ones of thousands of topics would use up
+        what a session may have.
+        """
         inboxes = self._inboxes_of(arrived.topic)
         done = partial(self._acknowledge, arrived.mid) if arrived.qos else _nothing
-        if not inboxes and not self._durable:
+        if arrived.retained or (not inboxes and not self._durable):
             done()
+            done = _nothing
         delivery = Delivery(done, len(inboxes))
         for inbox in inboxes:
             inbox.put(

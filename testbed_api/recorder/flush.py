@@ -20,7 +20,7 @@ from testbed_api.recorder.placement_ledger import BatchNumber
 from testbed_api.recorder.spec_versions import SpecKey
 from testbed_api.stores.port import Block
 
-MOST_SPECS = 500
+MOST_SPECS = 1_000
 """Specs that one flush stores, so that thousands at once do not hold up samples: the rest waits."""
 
 

@@ -5,7 +5,7 @@ its streams, then one by one.  So what fails holds up nothing beside it, whateve
 flush of all takes the first of these steps, and the quarantine of each organisation the others.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -35,11 +35,12 @@ class Settlement(NamedTuple):
     """The result of settling messages.
 
     failure: why they are not settled, empty if they are.  is_slow: they took so long that others
-    would have waited.
+    would have waited.  is_divisible: nothing was tried, as they are too many at once.
     """
 
     failure: str = ""
     is_slow: bool = False
+    is_divisible: bool = False
 
 
 Settle = Callable[[Sequence[ReceivedMessage]], Awaitable[Settlement]]
@@ -162,14 +163,29 @@ async def _settle_parts(
         if failure and len(parts) == 1:
             failing.append((scope, part, failure))
             continue
-        part_failure, is_slow = await settle(part)
-        if part_failure:
-            failing.append((scope, part, part_failure))
-            has_waited |= is_slow
-        else:
-            result.settled += len(part)
-            result.is_slow |= is_slow
+        async for portion, settlement in _settle_portions(part, settle):
+            if settlement.failure:
+                failing.append((scope, portion, settlement.failure))
+                has_waited |= settlement.is_slow
+            else:
+                result.settled += len(portion)
+                result.is_slow |= settlement.is_slow
     return failing
+
+
+async def _settle_portions(
+    part: Sequence[ReceivedMessage], settle: Settle
+) -> AsyncIterator[tuple[Sequence[ReceivedMessage], Settlement]]:
+    """Settle a part, halved as often as it is too much at once; yields each portion's result."""
+    portions = [part]
+    while portions:
+        portion = portions.pop()
+        settlement = await settle(portion)
+        if settlement.is_divisible and len(portion) > 1:
+            half = len(portion) // 2
+            portions += [portion[half:], portion[:half]]
+        else:
+            yield portion, settlement
 
 
 def _parts(

@@ -24,11 +24,11 @@ LONGEST_S = 30.0
 """Longest pause before the messages of a lane are tried again; each pause doubles."""
 FORGET_S = 600.0
 """A lane ends when none of its messages came for so long: they are not sent again."""
-MOST_OF_LANE = Amount(2_000, 8 * 1024 * 1024)
+MOST_OF_LANE = Amount(1_000, 8 * 1024 * 1024)
 """Messages, and bytes of payloads, that one lane holds; the publishers have the others."""
-MOST_OF_ALL = Amount(4_000, 32 * 1024 * 1024)
+MOST_OF_ALL = Amount(1_500, 32 * 1024 * 1024)
 """The same of all lanes together.  None of them is acknowledged, and a broker that waits for the
-acknowledgement of 10,000 messages of one filter delivers no more of it, whosesoever they are.
+acknowledgement of 5,000 messages of one filter delivers no more of it, whosesoever they are.
 """
 
 Withhold = Callable[[Sequence[tuple[ReceivedMessage, str]]], Awaitable[None]]

@@ -10,7 +10,6 @@ import asyncio
 import shutil
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ from testbed_api.recorder import flush as recorder_flush
 from testbed_api.recorder.classify import WaitLimits
 from testbed_api.recorder.flush import Flush, FlushTime, ReceivedMessage
 from testbed_api.recorder.gap_search import GapSearch
+from testbed_api.recorder.intake import Intake
 from testbed_api.recorder.ledger import Ledger, StatedGap
 from testbed_api.recorder.ledger_memory import KindOf, LedgerMemory
 from testbed_api.recorder.lost_gaps import LostGaps
@@ -54,6 +54,8 @@ MOST_LOST_GAPS = 50_000
 """Lost gaps that samples which come later may still cut: the newest ones."""
 NARROW_EVERY = 3
 """After so many failures of one flush in a row it is narrowed down whose messages make it fail."""
+ENOUGH = 4
+"""A flush gathers this part of the inbox: as much as NATS sends of one filter at a time."""
 MOST_ALONE = 4
 """So many flushes' bytes of one organisation are gathered, until others' show whose it is."""
 READY_S = 5.0
@@ -70,13 +72,13 @@ class RecorderPace:
     """The longest a message waits for others to be stored with it."""
     gather_bytes: int = 4 * 1024 * 1024
     """Payload bytes of one flush."""
-    inbox: int = 10_000
-    """Messages taken from the broker and not yet stored."""
+    inbox: int = 20_000
+    """Messages taken from the broker and not yet stored: as many as NATS sends to a session."""
     mark_every_s: float = 5.0
     """Marks are sent on change, and at least this often."""
     spec_wait_s: float = 30.0
     """How long a batch waits for its spec, unacknowledged, before it is set aside."""
-    most_waiting: int = 5_000
+    most_waiting: int = 2_500
     """Batches that wait for their spec; one more is set aside at once."""
     most_waiting_bytes: int = 64 * 1024 * 1024
     """Their payload bytes, likewise."""
@@ -88,6 +90,11 @@ class RecorderPace:
     """The longest write of messages that are settled apart."""
     log_every_s: float = 60.0
     """The line with the counts."""
+
+    @property
+    def enough(self) -> Amount:
+        """The most that one flush gathers."""
+        return Amount(max(self.inbox // ENOUGH, 1), self.gather_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +184,12 @@ class Recorder:
         self._waiting: list[ReceivedMessage] = []
         self._steady_time = SteadyTime(clock)
         self._run_weeks: RunWeeks = defaultdict(set)
+        self._weeks = time_limits.KnownWeeks()
         self._placer = Placer(store, PlacementLedger(ledger.engine))
         self._quarantine = Quarantine(self._settle_apart, self._withhold, clock)
         self._in_ledger = asyncio.Lock()
         """Held by whoever changes the ledger, but for specs: a flush, a repair, a gap search."""
-        self._enough = Amount(max(self._pace.inbox // 2, 1), self._pace.gather_bytes)
-        """The most that one flush gathers."""
+        self._intake = Intake(clock, gather_s=self._pace.gather_s, enough=self._pace.enough)
 
     @property
     def interrupted(self) -> str:
@@ -221,8 +228,9 @@ class Recorder:
                 settling=self._in_ledger,
             )
             tasks.create_task(search.run(), name="recorder gap search")
+            took_s = 0.0
             while True:
-                await self._flush(inbox)
+                took_s = await self._flush(inbox, took_s)
 
     async def _begin(self) -> None:
         """Compare store and ledger, waiting while one is away."""
@@ -254,25 +262,13 @@ class Recorder:
 
     # --- taking in --------------------------------------------------------------------------------
 
-    async def _gather(self, inbox: client.Inbox) -> list[ReceivedMessage]:
-        """The next messages: at least one unless some wait, at most what one flush may hold."""
-        if not self._waiting:
-            await inbox.wait_for()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._pace.gather_s):
-                await inbox.wait_for(self._enough)
-        return await self._take(inbox)
+    async def _flush(self, inbox: client.Inbox, took_s: float) -> float:
+        """Settle the next messages; tries again while the store or the ledger is away.
 
-    async def _take(self, inbox: client.Inbox) -> list[ReceivedMessage]:
-        """Take what has arrived, at most what one flush may hold, and parse it."""
-        since_ns, taken = self._clock.monotonic_ns(), inbox.take(self._enough)
-        return await asyncio.to_thread(
-            lambda: [recorder_flush.read(message, since_ns) for message in taken]
-        )
-
-    async def _flush(self, inbox: client.Inbox) -> None:
-        """Settle the next messages; tries again while the store or the ledger is away."""
-        arrived = await self._gather(inbox)
+        took_s: time that the last flush took.  Returns that of this one.
+        """
+        arrived = await self._intake.gather(inbox, self._waiting, flushed_s=took_s)
+        began_ns = self._clock.monotonic_ns()
         candidates, self._waiting = recorder_flush.portion([*self._waiting, *arrived])
         failures = 0
         while True:
@@ -293,6 +289,7 @@ class Recorder:
         if self._interrupted:
             log.warning("recording was resumed", messages=len(candidates))
             self._interrupted = ""
+        return (self._clock.monotonic_ns() - began_ns) / NS_PER_S
 
     async def _settle_all(
         self, candidates: Sequence[ReceivedMessage], *, apart: bool = False
@@ -304,7 +301,15 @@ class Recorder:
         """
         began_ns = self._clock.monotonic_ns()
         flush = await self._classified(candidates)
+        new_weeks = self._weeks.new(flush)
+        if scattered := time_limits.scattered(new_weeks):
+            if not apart:
+                self._quarantine.begin({MessageScope(name): why for name, why in scattered.items()})
+                raise Partial("samples of many weeks are stored apart", rejected=())
+            if len(candidates) > 1:
+                return Settlement(next(iter(scattered.values())), is_divisible=True)
         store_s = await self._settle(flush, apart=apart)
+        self._weeks.add(new_weeks)
         self._finish(flush)
         self.counts.flush_ms += (self._clock.monotonic_ns() - began_ns) // 1_000_000
         return Settlement(is_slow=store_s > side_by_side.patience_s(flush.samples()))
@@ -341,7 +346,7 @@ class Recorder:
         size = sum(len(message.message.payload) for message in candidates)
         if len(organisations) > 1 or size > MOST_ALONE * self._pace.gather_bytes:
             return []
-        return await self._without_quarantined(await self._take(inbox))
+        return await self._without_quarantined(await self._intake.take(inbox))
 
     async def _is_store_ready(self) -> bool:
         try:

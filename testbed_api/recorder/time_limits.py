@@ -4,10 +4,13 @@ A store keeps a file, and memory, for each week in which samples of an organisat
 publisher whose time stamps are spread over centuries would take both from all others.  In `live` a
 stream takes samples near their arrival, as its spec says.  The space of a run has a time of its
 own, which may be any: there the number of weeks is bounded.
+
+A week whose first samples come costs the store about as long as a thousand requests, so those of
+many new weeks are stored apart, a few weeks at a time.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +29,50 @@ WEEK_NS = 7 * DAY_NS
 MOST_WEEKS = 530
 """Weeks in which an organisation may have samples of runs, counted since the recorder's start."""
 
+MOST_NEW_WEEKS = 8
+"""Weeks of an organisation without samples so far that one write may have: InfluxDB takes 10 to
+30 ms for each, in which it takes nobody's samples."""
+
 RunWeeks = defaultdict[str, set[int]]
 """The weeks since 1970 in which an organisation has samples of runs."""
+
+
+class KnownWeeks:
+    """The weeks in which each organisation had samples stored since the recorder's start."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, set[int]] = defaultdict(set)
+
+    def new(self, flush: Flush) -> dict[str, set[int]]:
+        """The weeks of a flush that are not known, by organisation."""
+        weeks: dict[str, set[int]] = defaultdict(set)
+        for block in flush.blocks:
+            for frame in block.frames:
+                weeks[block.spec.address.organisation].update(_weeks_of(frame.time_ns))
+        return {name: each - self._known[name] for name, each in weeks.items()}
+
+    def add(self, weeks: Mapping[str, set[int]]) -> None:
+        """Add weeks whose samples are stored."""
+        for organisation, each in weeks.items():
+            self._known[organisation] |= each
+
+
+def scattered(weeks: Mapping[str, set[int]]) -> dict[str, str]:
+    """The organisations with too many of these new weeks, with the reason.  weeks: of a flush."""
+    return {
+        organisation: f"its samples lie in {len(each)} weeks in which it had none"
+        for organisation, each in weeks.items()
+        if len(each) > MOST_NEW_WEEKS
+    }
+
+
+def _weeks_of(times: Times) -> set[int]:
+    """The weeks since 1970 of time stamps, mostly found out by the first and the last of them."""
+    if not len(times):
+        return set()
+    ends = {int(times.min()) // WEEK_NS, int(times.max()) // WEEK_NS}
+    is_near = max(ends) - min(ends) <= 1
+    return ends if is_near else set(np.unique(times // WEEK_NS).tolist())
 
 
 def enforce(flush: Flush, run_weeks: RunWeeks) -> None:

@@ -491,8 +491,8 @@ async def test_the_server_ends_when_its_parent_is_killed(tmp_path):
             await WallClock().sleep(0.02)
 
 
-async def test_a_connection_has_six_filters_at_qos_1_and_any_number_at_qos_0(nats):
+async def test_a_connection_has_three_filters_at_qos_1_and_any_number_at_qos_0(nats):
     filters = [f"t/{number}" for number in range(47)]
     async with wire.opened(nats.mqtt, BERT.text) as line:
-        assert await line.subscribe(filters[:7], qos=1) == [True] * 6 + [False]
-        assert await line.subscribe(filters[7:], qos=0) == [True] * 40
+        assert await line.subscribe(filters[:4], qos=1) == [True] * 3 + [False]
+        assert await line.subscribe(filters[4:], qos=0) == [True] * 43

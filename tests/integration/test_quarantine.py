@@ -23,7 +23,7 @@ from broker.streams import Signal, StreamSpec
 from testbed_api.recorder import lost_gaps
 from testbed_api.recorder.ledger import Ledger, StreamEpoch, StreamSpan
 from testbed_api.recorder.recorder import Recorder, RecorderPace
-from testbed_api.recorder.time_limits import MOST_WEEKS, WEEK_NS
+from testbed_api.recorder.time_limits import MOST_NEW_WEEKS, MOST_WEEKS, WEEK_NS
 from testbed_api.registry.engine import open_engine
 from testbed_api.stores import duckdb, influxdb
 from testbed_api.stores.port import Window
@@ -107,6 +107,14 @@ async def marked(inbox, upto):
             streams = messages.decode_mark(message.payload).streams
             if Held.from_ranges([(1, upto)]) in streams.get(GOOD.address.stream, {}).values():
                 return
+
+
+async def publish_weeks(out, spec, weeks):
+    """A sample in each of so many weeks, each in a message of its own."""
+    for week in range(weeks):
+        frame = Wide(np.array([week * WEEK_NS], np.int64), {"a": np.array([1.0])})
+        batch = Batch(1, (frame,), Source.SIMULATED, CLOCK.now_ns(), "weeks", week + 1)
+        await out.publish(str(StreamTopic("run-a", Verb.DATA, spec.address)), codec.encode(batch))
 
 
 async def times(store, spec):
@@ -225,6 +233,26 @@ async def choosing(folder):
         yield Choosy(store)
 
 
+class Counting(Choosy):
+    """A store that notes the weeks of each write."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.barred = ""
+        self.weeks = []
+
+    async def write(self, blocks, position=None):
+        stamps = [frame.time_ns for block in blocks for frame in block.frames]
+        self.weeks.append(len(np.unique(np.concatenate(stamps) // WEEK_NS)))
+        await super().write(blocks, position)
+
+
+@asynccontextmanager
+async def counting(folder):
+    async with duckdb.open(folder / "samples.duckdb") as store:
+        yield Counting(store)
+
+
 @pytest.mark.parametrize("together", [True, False], ids=["with others", "before the others"])
 async def test_a_flush_that_fails_is_narrowed_down_and_the_others_are_stored(tmp_path, together):
     async with recording(tmp_path, choosing(tmp_path)) as (out, store, _, recorder):
@@ -307,6 +335,20 @@ async def test_reading_around_a_lost_gap_holds_up_nobody_who_is_stored_apart(tmp
         async with asyncio.timeout(10):
             while (await ledger.held([lives[GOOD]]))[lives[GOOD]] != Held(2):
                 await CLOCK.sleep(0.05)
+
+
+async def test_samples_of_many_new_weeks_are_stored_apart_and_a_few_weeks_at_a_time(tmp_path):
+    weeks = 5 * MOST_NEW_WEEKS
+    async with recording(tmp_path, counting(tmp_path)) as (out, store, _, recorder):
+        await publish_weeks(out, BARRED, weeks)
+        await publish(out, GOOD, 1)
+        async with asyncio.timeout(10):
+            while await times(store, BARRED) != [week * WEEK_NS for week in range(weeks)]:
+                await CLOCK.sleep(0.05)
+        assert await times(store, GOOD) == [1]
+        assert max(store.weeks) <= MOST_NEW_WEEKS
+        assert not recorder.counts.withheld
+        assert not recorder.counts.interruptions
 
 
 async def test_what_is_too_much_to_be_set_aside_is_left_to_its_publisher(tmp_path):

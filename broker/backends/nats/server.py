@@ -25,7 +25,7 @@ import orjson
 import structlog
 
 from broker import tls
-from broker.backends.nats import auth_callout, listening_ports, storage_limits
+from broker.backends.nats import auth_callout, listening_ports, session_limits, storage_limits
 from broker.backends.nats.auth_callout import ConnectRequest, Permissions
 from broker.backends.nats.auth_service import (
     AuthService,
@@ -76,8 +76,10 @@ class NatsSettings:
     mqtt_port: int = 0
     ack_wait_s: int = 60
     """Seconds until an unacknowledged message is sent again: more than a flush and a write take."""
-    max_ack_pending: int = 10_000
-    """Unacknowledged messages a QoS 1 filter; NATS allows 65,535 a connection, so six filters."""
+    max_ack_pending: int = 20_000
+    """Unacknowledged messages of a session; NATS reserves as many for each of its QoS 1 filters,
+    out of 65,535, so three filters.  `session_limits` divides the number among them.
+    """
     max_payload_bytes: int = 8 * 1024 * 1024
     storage_bytes: int = 2 * 1024**3
     """Most bytes that the broker keeps on disk, on a small disk less (`storage_limits.cap`);
@@ -191,11 +193,12 @@ class NatsServer:
                 await self.child.stop()
 
     def _running(self, authorize: Authorize, rank: Rank) -> dict[str, Coroutine[Any, Any, None]]:
-        """The auth service, and the watch over the server's storage."""
+        """The auth service, and the watches over the server's storage and its sessions."""
         watching = storage_limits.watch(self.service, self.child, self.folder, self.clock)
         return {
             "nats-server": _run(self.child, partial(self.service.run, authorize, rank), self.clock),
             "nats storage": watching,
+            "nats sessions": session_limits.watch(self.service, self.clock),
         }
 
 

@@ -141,3 +141,21 @@ async def test_one_organisation_alone_is_parted_by_stream_and_one_stream_by_mess
     separated = await narrowing.separate([bad, good], Store(bad).settle, failure="all of it")
     assert separated.failed.keys() == {MessageScope("a", "live:a/e/s", "x/1")}
     assert separated.settled == 1
+
+
+async def test_what_is_too_much_at_once_is_halved_and_only_what_fails_is_left() -> None:
+    bad, good = message("a/s", 20), [message("a/s", seq) for seq in range(1, 20)]
+    sizes: list[int] = []
+    store = Store(bad)
+
+    async def settle(messages: Sequence[ReceivedMessage]) -> Settlement:
+        if len(messages) > 4:
+            return Settlement("it is too much at once", is_divisible=True)
+        sizes.append(len(messages))
+        return await store.settle(messages)
+
+    narrowed = await narrowing.narrow([*good, bad], settle)
+    assert store.settled == good
+    assert max(sizes) <= 4
+    assert [each for each, _ in narrowed.left] == [bad]
+    assert narrowed.settled == len(good)

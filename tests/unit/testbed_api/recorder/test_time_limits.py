@@ -17,7 +17,7 @@ from testbed_api.recorder import flush as recorder_flush
 from testbed_api.recorder.classify import Lookups, WaitLimits
 from testbed_api.recorder.flush import Flush, FlushTime, ReceivedMessage
 from testbed_api.recorder.placement_ledger import Placements
-from testbed_api.recorder.time_limits import MOST_WEEKS, WEEK_NS, RunWeeks
+from testbed_api.recorder.time_limits import MOST_WEEKS, WEEK_NS, KnownWeeks, RunWeeks
 
 STREAM = StreamAddress("o", "e", "s")
 RUN = "run-a"
@@ -139,3 +139,21 @@ def test_an_organisation_with_too_many_weeks_of_runs_gets_no_more() -> None:
     flush = flushed(message(1, [-at * WEEK_NS for at in range(1, 9)], RUN), run_weeks=run_weeks)
     assert stored(flush) == []
     assert len(run_weeks["o"]) == MOST_WEEKS + 2
+
+
+def test_weeks_are_new_until_samples_of_them_are_stored() -> None:
+    known = KnownWeeks()
+    most = time_limits.MOST_NEW_WEEKS
+    many = flushed(message(1, [at * WEEK_NS for at in range(-1, most)], RUN))
+    weeks = known.new(many)
+    assert weeks == {"o": set(range(-1, most))}
+    assert f"its samples lie in {most + 1} weeks" in time_limits.scattered(weeks)["o"]
+    known.add(known.new(flushed(message(2, [0, WEEK_NS], RUN))))
+    assert known.new(many) == {"o": {-1, *range(2, most)}}
+    assert not time_limits.scattered(known.new(many))
+
+
+def test_samples_that_are_dead_letters_have_no_weeks() -> None:
+    every_week = [NOW_NS - at * WEEK_NS for at in range(40)]
+    flush = flushed(*(message(at, [time_ns]) for at, time_ns in enumerate(every_week)))
+    assert not time_limits.scattered(KnownWeeks().new(flush))
