@@ -3,14 +3,16 @@
 import sqlalchemy as sa
 from alembic import op
 
+from testbed_api.registry.migrations import ledger_tables
+
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
-RECORDER = "recorder"
 ID = sa.String(40)
 STREAM = sa.String(122)
+DIGEST = sa.String(100)
 SERIAL = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 CHAINED = ("audit", "anchors")
 REFUSAL = "the audit is only ever added to"
@@ -27,12 +29,8 @@ NEXT_VERSION = (
 
 def upgrade() -> None:
     """Make the tables of the schema that is migrated: the registry's, or the ledger's."""
-    if op.get_context().version_table_schema == RECORDER:
-        _make_ledger()
-        _make_gaps()
-        _make_dead_letters()
-        _make_deletions()
-        _make_pairing()
+    if op.get_context().version_table_schema == ledger_tables.RECORDER:
+        ledger_tables.make()
     else:
         _make_equipment()
         _make_principals()
@@ -47,6 +45,9 @@ def upgrade() -> None:
         _make_retention()
         _make_runs()
         _make_recordings()
+        _make_runners()
+        _make_images()
+        _make_deployments()
         _make_rights_version()
 
 
@@ -56,10 +57,6 @@ def _serial() -> sa.Column[int]:
 
 def _ids(*names: str) -> list[sa.Column[str]]:
     return [sa.Column(name, ID, nullable=False) for name in names]
-
-
-def _of_a_stream() -> list[sa.Column[str]]:
-    return [*_ids("space"), sa.Column("stream", STREAM, nullable=False)]
 
 
 def _spanned() -> list[sa.Column[object]]:
@@ -320,95 +317,6 @@ def _close_postgresql() -> None:
         )
 
 
-def _make_ledger() -> None:
-    op.create_table(
-        "specs",
-        sa.Column("space", ID, primary_key=True),
-        sa.Column("stream", STREAM, primary_key=True),
-        sa.Column("version", sa.Integer, primary_key=True),
-        sa.Column("document", sa.Text, nullable=False),
-        sa.Column("received_ns", sa.BigInteger, nullable=False),
-        schema=RECORDER,
-    )
-    op.create_table(
-        "ranges",
-        sa.Column("space", ID, primary_key=True),
-        sa.Column("stream", STREAM, primary_key=True),
-        sa.Column("epoch", ID, primary_key=True),
-        sa.Column("first", sa.BigInteger, primary_key=True),
-        sa.Column("last", sa.BigInteger, nullable=False),
-        sa.Column("until_ns", sa.BigInteger),
-        sa.Column("renewed_ns", sa.BigInteger, nullable=False),
-        schema=RECORDER,
-    )
-    op.create_table(
-        "placements",
-        _serial(),
-        *_of_a_stream(),
-        sa.Column("epoch", ID, nullable=False),
-        sa.Column("seq", sa.BigInteger, nullable=False),
-        sa.Column("samples", sa.Text, nullable=False),
-        schema=RECORDER,
-    )
-    op.create_index(
-        "ix_placements_space_stream_epoch_seq",
-        "placements",
-        ["space", "stream", "epoch", "seq"],
-        schema=RECORDER,
-    )
-
-
-def _make_gaps() -> None:
-    op.create_table(
-        "gaps",
-        _serial(),
-        *_of_a_stream(),
-        sa.Column("signals", sa.Text, nullable=False),
-        sa.Column("from_ns", sa.BigInteger, nullable=False),
-        sa.Column("to_ns", sa.BigInteger, nullable=False),
-        sa.Column("cause", ID, nullable=False),
-        sa.Column("epoch", ID),
-        sa.Column("seq", sa.BigInteger),
-        schema=RECORDER,
-    )
-    op.create_index(
-        "ix_gaps_space_stream_from_ns", "gaps", ["space", "stream", "from_ns"], schema=RECORDER
-    )
-
-
-def _make_dead_letters() -> None:
-    op.create_table(
-        "dead_letters",
-        _serial(),
-        *_of_a_stream(),
-        sa.Column("epoch", ID),
-        sa.Column("seq", sa.BigInteger),
-        sa.Column("signal", sa.String(80)),
-        sa.Column("time_ns", sa.BigInteger),
-        sa.Column("value", sa.Text, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("payload", sa.LargeBinary),
-        sa.Column("received_ns", sa.BigInteger, nullable=False),
-        schema=RECORDER,
-        sqlite_autoincrement=True,
-    )
-    op.create_index(
-        "ix_dead_letters_space_stream_id",
-        "dead_letters",
-        ["space", "stream", "id"],
-        schema=RECORDER,
-    )
-    op.create_table(
-        "set_aside",
-        _serial(),
-        sa.Column("topic", sa.String(200), nullable=False),
-        sa.Column("payload", sa.LargeBinary, nullable=False),
-        sa.Column("received_ns", sa.BigInteger, nullable=False),
-        schema=RECORDER,
-    )
-    op.create_index("ix_set_aside_topic", "set_aside", ["topic"], schema=RECORDER)
-
-
 def _make_retention() -> None:
     op.create_table(
         "retentions",
@@ -451,64 +359,6 @@ def _make_recordings() -> None:
     op.create_index("ix_recording_streams_stream", "recording_streams", ["stream"])
 
 
-def _make_deletions() -> None:
-    op.create_table(
-        "deletions",
-        _serial(),
-        *_of_a_stream(),
-        sa.Column("from_ns", sa.BigInteger, nullable=False),
-        sa.Column("to_ns", sa.BigInteger, nullable=False),
-        sa.Column("reason", ID, nullable=False),
-        sa.Column("principal", ID),
-        sa.Column("why", sa.Text, nullable=False),
-        sa.Column("samples", sa.BigInteger, nullable=False),
-        sa.Column("signals", sa.Text, nullable=False),
-        sa.Column("first_ns", sa.BigInteger),
-        sa.Column("last_ns", sa.BigInteger),
-        sa.Column("sha256", sa.String(64), nullable=False),
-        sa.Column("asked_ns", sa.BigInteger, nullable=False),
-        sa.Column("gaps", sa.Integer),
-        sa.Column("dead_letters", sa.Integer),
-        sa.Column("done_ns", sa.BigInteger),
-        schema=RECORDER,
-    )
-    op.create_index(
-        "ix_deletions_space_stream_id", "deletions", ["space", "stream", "id"], schema=RECORDER
-    )
-
-
-def _make_pairing() -> None:
-    op.create_table(
-        "first_samples",
-        sa.Column("space", ID, primary_key=True),
-        sa.Column("stream", STREAM, primary_key=True),
-        sa.Column("time_ns", sa.BigInteger, nullable=False),
-        schema=RECORDER,
-    )
-    op.create_table(
-        "unsearched",
-        sa.Column("space", ID, primary_key=True),
-        sa.Column("stream", STREAM, primary_key=True),
-        sa.Column("from_ns", sa.BigInteger),
-        sa.Column("to_ns", sa.BigInteger, nullable=False),
-        schema=RECORDER,
-    )
-    op.create_table(
-        "lineage",
-        sa.Column("id", ID, primary_key=True),
-        sa.Column("flushes", sa.BigInteger, nullable=False),
-        sa.Column("lost_ns", sa.BigInteger),
-        schema=RECORDER,
-    )
-    op.create_table(
-        "positions",
-        sa.Column("organisation", ID, primary_key=True),
-        sa.Column("flush", sa.BigInteger, nullable=False),
-        sa.Column("time_ns", sa.BigInteger, nullable=False),
-        schema=RECORDER,
-    )
-
-
 def _make_runs() -> None:
     op.create_table(
         "runs",
@@ -532,6 +382,130 @@ def _make_runs() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_runs_organisation_sha256", "runs", ["organisation", "sha256"])
+
+
+def _make_runners() -> None:
+    op.create_table(
+        "runners",
+        sa.Column("id", ID, primary_key=True),
+        sa.Column("organisation", ID, sa.ForeignKey("organisations.id"), nullable=False),
+        sa.Column("labels", sa.Text, nullable=False),
+        sa.Column("opens_to", sa.Text),
+        sa.Column("made_ns", sa.BigInteger, nullable=False),
+        *_ids("made_by"),
+        sa.Column("ended_ns", sa.BigInteger),
+        sa.Column("ended_by", ID),
+        sa.Column("seen_ns", sa.BigInteger),
+        sa.Column("product", sa.String(20)),
+        sa.Column("version", sa.String(100), nullable=False, server_default=""),
+        sa.Column("architecture", sa.String(40)),
+        sa.Column("takes_work", sa.Boolean, nullable=False),
+        sa.Column("reason", sa.String(1000), nullable=False),
+        sa.Column("cpu", sa.Double),
+        sa.Column("memory_bytes", sa.BigInteger),
+        sa.Column("images", sa.Text, nullable=False, server_default="[]"),
+    )
+    op.create_table(
+        "runner_codes",
+        _serial(),
+        sa.Column("runner", ID, sa.ForeignKey("runners.id"), nullable=False),
+        sa.Column("code_hash", sa.String(64), nullable=False),
+        sa.Column("public_key", sa.LargeBinary),
+        sa.Column("used_ns", sa.BigInteger),
+        *_spanned(),
+    )
+    op.create_index("ix_runner_codes_runner", "runner_codes", ["runner"])
+    op.create_index("ix_runner_codes_code_hash", "runner_codes", ["code_hash"])
+
+
+def _make_images() -> None:
+    op.create_table(
+        "images",
+        sa.Column("organisation", ID, sa.ForeignKey("organisations.id"), primary_key=True),
+        sa.Column("digest", DIGEST, primary_key=True),
+        sa.Column("name", sa.String(400), nullable=False),
+        sa.Column("kind", sa.String(20), nullable=False),
+        sa.Column("reference", sa.String(500), nullable=False),
+        sa.Column("architecture", sa.String(40), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger, nullable=False),
+        sa.Column("pushed_ns", sa.BigInteger, nullable=False),
+        *_ids("pushed_by"),
+        sa.Column("used_ns", sa.BigInteger),
+    )
+
+
+def _make_deployments() -> None:
+    op.create_table(
+        "deployments",
+        _serial(),
+        sa.Column("organisation", ID, sa.ForeignKey("organisations.id"), nullable=False),
+        *_ids("prototype"),
+        sa.Column("stage", sa.String(20), nullable=False),
+        *_ids("space"),
+        sa.Column("manifest", sa.Text, nullable=False),
+        sa.Column("inputs", sa.Text, nullable=False),
+        sa.Column("outputs", sa.Text, nullable=False),
+        sa.Column("cpu", sa.Double, nullable=False),
+        sa.Column("memory_bytes", sa.BigInteger, nullable=False),
+        sa.Column("log_bytes", sa.BigInteger, nullable=False),
+        sa.Column("image", sa.String(500), nullable=False),
+        sa.Column("image_kind", sa.String(20), nullable=False),
+        sa.Column("digest", DIGEST, nullable=False),
+        sa.Column("reference", sa.String(500), nullable=False),
+        sa.Column("architecture", sa.String(40), nullable=False),
+        sa.Column("labels", sa.Text, nullable=False),
+        sa.Column("source", sa.Text),
+        *_ids("principal"),
+        sa.Column("source_principal", ID),
+        sa.Column("runner", ID, sa.ForeignKey("runners.id")),
+        sa.Column("wanted", sa.String(20), nullable=False),
+        sa.Column("cause", sa.String(20)),
+        sa.Column("wanted_reason", sa.String(1000), nullable=False),
+        *_states_of_a_deployment(),
+        sa.Column("deployed_ns", sa.BigInteger, nullable=False),
+        *_ids("deployed_by"),
+        sa.Column("promoted_from", sa.BigInteger),
+        sa.Column("replaces", sa.BigInteger),
+        sa.Column("ended_ns", sa.BigInteger),
+        sqlite_autoincrement=True,
+    )
+    for columns in (["organisation", "prototype", "stage"], ["digest"], ["runner"], ["state"]):
+        op.create_index(f"ix_deployments_{'_'.join(columns)}", "deployments", columns)
+    _make_deployment_events()
+
+
+def _states_of_a_deployment() -> list[sa.Column[object]]:
+    """The columns of what its runner said of it last."""
+    return [
+        sa.Column("state", sa.String(20), nullable=False),
+        sa.Column("reason", sa.String(1000), nullable=False),
+        sa.Column("since_ns", sa.BigInteger, nullable=False),
+        sa.Column("restarts", sa.Integer, nullable=False),
+        sa.Column("last_end", sa.Text),
+        sa.Column("metrics", sa.Text),
+        sa.Column("last_event", sa.BigInteger, nullable=False),
+        sa.Column("last_line", sa.BigInteger, nullable=False),
+    ]
+
+
+def _make_deployment_events() -> None:
+    op.create_table(
+        "deployment_events",
+        sa.Column("deployment", SERIAL, sa.ForeignKey("deployments.id"), primary_key=True),
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("at_ns", sa.BigInteger, nullable=False),
+        sa.Column("state", sa.String(20), nullable=False),
+        sa.Column("reason", sa.String(1000), nullable=False),
+        sa.Column("end", sa.Text),
+    )
+    op.create_table(
+        "log_chunks",
+        sa.Column("deployment", SERIAL, sa.ForeignKey("deployments.id"), primary_key=True),
+        sa.Column("first", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("last", sa.BigInteger, nullable=False),
+        sa.Column("lines", sa.LargeBinary, nullable=False),
+        sa.Column("bytes", sa.BigInteger, nullable=False),
+    )
 
 
 def _make_rights_version() -> None:
