@@ -9,6 +9,7 @@ from broker.batch import Batch, Source
 from broker.bus import mqtt_packets
 from broker.clock import NS_PER_S, SteppedClock
 from broker.namespace import StreamAddress
+from testbed_runner.doors import traffic_of
 from testbed_runner.port import Traffic
 from testbed_runner.traffic import HttpWatch, MqttWatch, TrafficCounter, Watch
 
@@ -71,7 +72,7 @@ def counted(kind: type[Watch], sent: bytes, answered: bytes, cut_at: list[int]) 
         for end in [*sorted(min(cut, len(stream)) for cut in cut_at), len(stream)]:
             feed(stream[begin:end])
             begin = end
-    return counter.traffic()
+    return traffic_of(counter)
 
 
 @given(packets, packets, cuts)
@@ -127,7 +128,7 @@ async def test_the_age_is_measured_about_once_a_second() -> None:
     lags = []
     for _ in range(5):
         watch.answered(published(topic_of("data"), OLD))
-        lags.append(counter.traffic().lag_s)
+        lags.append(counter.lag_s)
         await clock.advance(0.4)
     assert lags == pytest.approx([0.25, 0.25, 0.25, 1.45, 1.45])
 
@@ -141,7 +142,7 @@ async def test_the_last_batch_of_a_program_has_its_moment() -> None:
     watch.sent(published(topic_of("data"), OLD))
     await clock.advance(3)
     watch.sent(published(topic_of("health"), b"{}"))
-    assert counter.traffic().last_out_ns == 3 * NS_PER_S
+    assert counter.last_out_ns == 3 * NS_PER_S
 
 
 def test_an_alias_of_mqtt_5_counts_as_a_batch() -> None:
