@@ -41,7 +41,7 @@ class RunnerAction(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeploymentOrder:
+class WantedDeployment:
     """A deployment as the testbed wants it.
 
     cause, reason: why it is to stop or freeze.
@@ -114,7 +114,7 @@ class DeploymentStep:
 
 
 def decide(
-    order: DeploymentOrder | None, history: DeploymentHistory, sight: ContainerSight
+    order: WantedDeployment | None, history: DeploymentHistory, sight: ContainerSight
 ) -> DeploymentStep:
     """Decide on the next step of a deployment; order: None if it is not this site's any more."""
     if order is None:
@@ -153,7 +153,7 @@ def interrupted(history: DeploymentHistory, now_ns: int) -> DeploymentStep:
 
 
 def _stop(
-    order: DeploymentOrder, history: DeploymentHistory, sight: ContainerSight
+    order: WantedDeployment, history: DeploymentHistory, sight: ContainerSight
 ) -> DeploymentStep:
     container = sight.container
     reason = order.reason or "it was stopped"
@@ -183,7 +183,7 @@ def _cleared(sight: ContainerSight) -> RunnerAction | None:
 
 
 def _without_container(
-    order: DeploymentOrder, history: DeploymentHistory, sight: ContainerSight
+    order: WantedDeployment, history: DeploymentHistory, sight: ContainerSight
 ) -> DeploymentStep:
     now_ns = sight.now_ns
     if history.state not in _BEFORE_START:
@@ -204,7 +204,7 @@ def _without_container(
 
 
 def _created(
-    order: DeploymentOrder, history: DeploymentHistory, sight: ContainerSight
+    order: WantedDeployment, history: DeploymentHistory, sight: ContainerSight
 ) -> DeploymentStep:
     """The step of a container that does not run yet."""
     del order
@@ -216,7 +216,7 @@ def _created(
 
 
 def _running(
-    order: DeploymentOrder, history: DeploymentHistory, sight: ContainerSight
+    order: WantedDeployment, history: DeploymentHistory, sight: ContainerSight
 ) -> DeploymentStep:
     """The step of a container that runs."""
     if history.stopping is not None:
@@ -233,7 +233,7 @@ def _running(
 
 
 def _watched(
-    order: DeploymentOrder, history: DeploymentHistory, sight: ContainerSight
+    order: WantedDeployment, history: DeploymentHistory, sight: ContainerSight
 ) -> DeploymentStep:
     """The step of a program that runs as it is wanted: whether it does so in time."""
     if sentence := _unhealthy(order, history, sight):
@@ -247,7 +247,7 @@ def _watched(
 
 
 def _frozen(
-    order: DeploymentOrder, history: DeploymentHistory, sight: ContainerSight
+    order: WantedDeployment, history: DeploymentHistory, sight: ContainerSight
 ) -> DeploymentStep:
     """The step of a container that is held still."""
     if history.stopping is not None:
@@ -258,7 +258,7 @@ def _frozen(
 
 
 def _over(
-    order: DeploymentOrder, history: DeploymentHistory, sight: ContainerSight
+    order: WantedDeployment, history: DeploymentHistory, sight: ContainerSight
 ) -> DeploymentStep:
     """The step of a container that has ended; while the deployment waits, it is the former one."""
     container = sight.container
@@ -270,7 +270,7 @@ def _over(
     return _after_end(order, history, end, sight.now_ns)
 
 
-_Judge = Callable[[DeploymentOrder, DeploymentHistory, ContainerSight], DeploymentStep]
+_Judge = Callable[[WantedDeployment, DeploymentHistory, ContainerSight], DeploymentStep]
 _BY_STATE: Mapping[ContainerState, _Judge] = {
     ContainerState.CREATED: _created,
     ContainerState.RUNNING: _running,
@@ -282,7 +282,7 @@ _BY_STATE: Mapping[ContainerState, _Judge] = {
 # --- health, restarts, ends -----------------------------------------------------------------------
 
 
-def _unhealthy(order: DeploymentOrder, history: DeploymentHistory, sight: ContainerSight) -> str:
+def _unhealthy(order: WantedDeployment, history: DeploymentHistory, sight: ContainerSight) -> str:
     """A sentence on the time that a running program has overstepped; empty for none."""
     health, passed_ns = order.manifest.health, sight.now_ns - history.live_since_ns
     if history.state is DeploymentState.CONNECTING:
@@ -299,7 +299,7 @@ def _unhealthy(order: DeploymentOrder, history: DeploymentHistory, sight: Contai
 
 
 def _after_end(
-    order: DeploymentOrder, history: DeploymentHistory, end: DeploymentEnd, now_ns: int
+    order: WantedDeployment, history: DeploymentHistory, end: DeploymentEnd, now_ns: int
 ) -> DeploymentStep:
     """The step after the end of a program: a further start, or the end of its deployment."""
     policy = order.manifest.restart

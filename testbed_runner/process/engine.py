@@ -21,6 +21,7 @@ from typing import Any
 from broker.clock import Clock
 from broker.deployments.life import EndCause
 from broker.errors import Invalid, Taken
+from broker.process import files
 from broker.prototypes import bundle
 from broker.settings import Address
 from testbed_runner.doors import DoorAddresses, Doors
@@ -71,6 +72,7 @@ class ProcessEngine:
         Raises Unavailable where secrets have no place in memory, EngineAway for a folder that
         cannot be written.
         """
+        folder = folder.absolute()  # programs, and their shims, work elsewhere
         self._doors = doors
         self._clock = clock
         self._site = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
@@ -224,6 +226,7 @@ class ProcessEngine:
     async def close(self) -> None:
         """Close the listeners; the programs go on."""
         await self._doors.close_all()
+        self._secrets.close()
 
     # --- parts ------------------------------------------------------------------------------------
 
@@ -260,17 +263,26 @@ class ProcessEngine:
         self._shims[deployment] = _spawn(program)
         waited_s = 0.0
         while not (program.started or program.ended):
-            if waited_s > STARTED_WITHIN_S:
-                raise EngineAway(f"the shim of deployment {deployment} did not start its program")
+            if not self._has_shim(deployment) or waited_s > STARTED_WITHIN_S:
+                raise EngineAway(
+                    f"the shim of deployment {deployment} did not start its program:"
+                    f" {program.last_words() or 'it does not answer'}"
+                )
             await self._clock.sleep(POLL_S)
             waited_s += POLL_S
 
     def _containers(self) -> list[Container]:
         """All programs as they are now."""
-        for deployment, pid in list(self._shims.items()):
-            if os.waitpid(pid, os.WNOHANG)[0]:  # else the kernel lists one that has ended
-                del self._shims[deployment]
+        for deployment in list(self._shims):
+            self._has_shim(deployment)
         return [self._container(number) for number in self._programs.deployments()]
+
+    def _has_shim(self, deployment: int) -> bool:
+        """Whether the shim runs that this process has started; takes its end, if it has not."""
+        pid = self._shims.get(deployment)
+        if pid is not None and os.waitpid(pid, os.WNOHANG)[0]:
+            del self._shims[deployment]
+        return deployment in self._shims
 
     def _container(self, deployment: int) -> Container:
         """A program as it is now."""
@@ -336,9 +348,14 @@ def _spawn(program: ProgramFolder) -> int:
 
     Not by asyncio, which kills the processes that it has started when its loop ends.
     """
-    nowhere = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    standard = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 2, str(program.shim_log), flags, files.PRIVATE),
+    ]
     words = [sys.executable, "-I", "-S", shim.__file__, str(program.folder)]
-    return os.posix_spawn(sys.executable, words, {}, file_actions=nowhere, setsid=True)
+    return os.posix_spawn(sys.executable, words, {}, file_actions=standard, setsid=True)
 
 
 def _doors(given: Sequence[Sequence[Any]]) -> DoorAddresses:

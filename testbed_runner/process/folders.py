@@ -47,6 +47,18 @@ class ProgramFolder:
         """What its shim wrote at its end; empty before."""
         return _read(self.folder / shim.ENDED)
 
+    @property
+    def shim_log(self) -> Path:
+        """The errors of its shim."""
+        return self.folder / "shim.log"
+
+    def last_words(self) -> str:
+        """The last line of the errors of its shim, empty without any."""
+        with suppress(OSError):
+            lines = self.shim_log.read_text(errors="replace").split("\n")
+            return next((line for line in reversed(lines) if line), "")
+        return ""
+
     def has_shim(self) -> bool:
         """Whether a shim is there that has not ended."""
         return file_lock.holder(self.folder / shim.LOCK) is not None

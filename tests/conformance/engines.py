@@ -56,7 +56,7 @@ async def process_bed(folder: Path, upstream: Upstream) -> AsyncIterator[EngineB
 
     async def image(text: str) -> tuple[ImageWanted, bytes]:
         project = folder / "project"
-        project.mkdir(exist_ok=True)
+        project.mkdir(parents=True, exist_ok=True)
         (project / PROGRAM).write_text(text)
         target = io.BytesIO()
         packed = bundle.pack(project, target)

@@ -4,12 +4,13 @@ import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
 from broker.clock import WallClock
-from testbed_runner.port import ContainerSpec, ContainerState, Upstream
+from testbed_runner.port import ContainerSpec, ContainerState, EngineAway, Upstream
 from testbed_runner.process import shim
 from tests.conformance import engines
 
@@ -79,3 +80,17 @@ async def test_listeners_are_where_they_were_after_the_runner_started_again(bed)
             _, writer = await asyncio.open_connection(host, port)
             writer.close()
         await other.remove(12)
+
+
+async def test_a_site_may_be_named_by_a_relative_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    upstream = Upstream(api=engines.nowhere(), broker=engines.nowhere())
+    async with engines.process_bed(Path("somewhere"), upstream) as bed:
+        await start(bed)
+        assert (await bed.engine.containers())[0].state is ContainerState.RUNNING
+
+
+async def test_a_shim_that_cannot_begin_is_said_so_at_once(bed):
+    bed.engine._order = lambda *_: {"command": []}
+    with pytest.raises(EngineAway, match="KeyError: 'folder'"):
+        await start(bed)

@@ -13,8 +13,8 @@ from testbed_runner import decision
 from testbed_runner.decision import (
     ContainerSight,
     DeploymentHistory,
-    DeploymentOrder,
     RunnerAction,
+    WantedDeployment,
 )
 from testbed_runner.port import CannotStart, Container, ContainerState
 
@@ -36,7 +36,7 @@ def manifest(**fields):
 
 def order(wanted=WantedState.RUN, **fields):
     reason = "" if wanted is WantedState.RUN else "somebody asked for it"
-    return DeploymentOrder(wanted=wanted, manifest=manifest(**fields), reason=reason)
+    return WantedDeployment(wanted=wanted, manifest=manifest(**fields), reason=reason)
 
 
 def container(state, **facts):
@@ -284,7 +284,7 @@ def test_a_start_that_may_succeed_later_waits_longer_each_time_and_counts_as_no_
 
 
 def test_the_end_that_was_asked_for_says_who_asked_and_in_which_phase():
-    given = DeploymentOrder(
+    given = WantedDeployment(
         wanted=WantedState.STOP,
         manifest=manifest(),
         cause=EndCause.GRANT,
