@@ -143,7 +143,7 @@ def relay(
     labels = labels_of(spec.site, spec.deployment, RELAY)
     files = {_ARCHIVE: order.archive, _AUTHORITY: order.authority}
     container = _hardened(order.image, labels) | {
-        "Command": ["python3", "-I", _ARCHIVE],
+        "Command": ["python3", _ARCHIVE],
         "Env": [f"{relay_program.ORDER}={_relay_order(order, subnet)}"],
         "Configs": [
             _delivered("Config", path, stored, _READABLE)
@@ -241,9 +241,10 @@ def _scratch(size_bytes: int) -> dict[str, Any]:
 
 
 def _log(size_bytes: int) -> dict[str, Any]:
-    """Two files: one is full at most while the other one is removed."""
-    half = max(size_bytes // 2 // 1024, 1)
-    return {"Name": "json-file", "Options": {"max-size": f"{half}k", "max-file": "2"}}
+    """Two files: one is full while the other is removed.  `local` keeps bytes as they are."""
+    half = max(size_bytes // 2 // 1024, 20)
+    options = {"max-size": f"{half}k", "max-file": "2", "compress": "false"}
+    return {"Name": "local", "Options": options}
 
 
 def _delivered(kind: str, path: str, stored: StoredFile, mode: int) -> dict[str, Any]:
