@@ -141,6 +141,14 @@ def failed(history: DeploymentHistory, failure: CannotStart, now_ns: int) -> Dep
     return _ended_for_good(history, endings.of_failure(failure, history.phase), now_ns)
 
 
+def interrupted(history: DeploymentHistory, now_ns: int) -> DeploymentStep:
+    """The step of a program that is ended as its runner stops; the next runner starts it again."""
+    again = replace(history, restarts=history.restarts + 1, next_start_ns=0, stopping=None)
+    if history.state is DeploymentState.STOPPING:
+        return DeploymentStep(history=history)
+    return _advanced(again, DeploymentState.WAITING, "its site was stopped", now_ns)
+
+
 # --- wanted: to stop ------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ _CUT = "…"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrintedLine:
+class OutputLine:
     """A line of a program's output.
 
     at_ns: of the piece of output that ended it.  index: its place among the lines of this instant,
@@ -93,7 +93,7 @@ class LineCutter:
         self._dropped = 0
         self._most_bytes = 4 * (MOST_LINE + redaction.longest)
 
-    def feed(self, piece: LogPiece) -> list[PrintedLine]:
+    def feed(self, piece: LogPiece) -> list[OutputLine]:
         """The lines that end with a piece."""
         self._begin(piece.at_ns)
         *ends, self._rest = (self._rest + piece.content).split(b"\n")
@@ -108,7 +108,7 @@ class LineCutter:
             self._rest = b""
         return lines
 
-    def end(self) -> list[PrintedLine]:
+    def end(self) -> list[OutputLine]:
         """The last lines, once the program has ended."""
         rest = [] if self._is_cut or not self._rest else [self._rest]
         self._rest = b""
@@ -121,7 +121,7 @@ class LineCutter:
             self._room = min(BYTES_PER_S, self._room + passed_ns * BYTES_PER_S / NS_PER_S)
             self._at_ns, self._index = at_ns, 0
 
-    def _passed(self, lines: Iterable[bytes]) -> Iterator[PrintedLine]:
+    def _passed(self, lines: Iterable[bytes]) -> Iterator[OutputLine]:
         """The lines for which there is room, and a sentence about those before without any."""
         for line in lines:
             if self._room <= (RESUMED_BYTES if self._dropped else 0):
@@ -138,7 +138,7 @@ class LineCutter:
             text = text[: max(0, len(text) - self._redaction.longest)] + _CUT
         return text if len(text) <= MOST_LINE else text[: MOST_LINE - 1] + _CUT
 
-    def _said_dropped(self) -> Iterator[PrintedLine]:
+    def _said_dropped(self) -> Iterator[OutputLine]:
         """The sentence about lines that were dropped, if there are any."""
         if not self._dropped:
             return
@@ -147,9 +147,9 @@ class LineCutter:
         limit = f"it prints more than {BYTES_PER_S // 1024} KiB/s"
         yield from self._numbered(f"{_CUT} {lines} dropped: {limit}")
 
-    def _numbered(self, text: str) -> Iterator[PrintedLine]:
+    def _numbered(self, text: str) -> Iterator[OutputLine]:
         """The line, unless it was passed on before."""
         self._index += 1
         at_ns, index = self._skip
         if self._at_ns != at_ns or self._index > index:
-            yield PrintedLine(at_ns=self._at_ns, index=self._index, text=text)
+            yield OutputLine(at_ns=self._at_ns, index=self._index, text=text)
