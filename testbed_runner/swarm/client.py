@@ -42,10 +42,7 @@ class SwarmClient:
                 f"{url!r} is no Unix socket of an engine", hint=f"such as {DEFAULT_ENGINE}"
             )
         self.url = url
-        transport = httpx.AsyncHTTPTransport(uds=url.removeprefix(UNIX))
-        self._http = httpx.AsyncClient(
-            transport=transport, base_url="http://engine", timeout=ANSWER_S, trust_env=False
-        )
+        self._opened: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,8 +56,19 @@ class SwarmClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self._http.aclose()
+        """Close all connections; the next call opens one again."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.aclose()
+
+    @property
+    def _http(self) -> httpx.AsyncClient:
+        if self._opened is None:
+            transport = httpx.AsyncHTTPTransport(uds=self.url.removeprefix(UNIX))
+            self._opened = httpx.AsyncClient(
+                transport=transport, base_url="http://engine", timeout=ANSWER_S, trust_env=False
+            )
+        return self._opened
 
     async def get(self, path: str, **params: Any) -> Any:
         """Fetch a document.  params: `filters` is written as JSON."""

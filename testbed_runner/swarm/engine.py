@@ -10,6 +10,7 @@ import json
 import math
 import tempfile
 from collections.abc import AsyncIterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
@@ -33,7 +34,7 @@ from testbed_runner.port import (
     Traffic,
     Usage,
 )
-from testbed_runner.swarm import archive, local_container, services, site_state, task_states
+from testbed_runner.swarm import archive, canary, local_container, services, site_state, task_states
 from testbed_runner.swarm.client import SwarmClient
 from testbed_runner.swarm.objects import SwarmObjects, labels_in
 from testbed_runner.swarm.services import PROGRAM, RELAY, ROLE_LABEL, RelayWay
@@ -86,17 +87,54 @@ class SwarmEngine:
         self._traffic: dict[int, Traffic] = {}
         self._followers: dict[int, asyncio.Task[None]] = {}
         self._node = ""
+        self._faults: dict[str, str] = {}
         self._repository = f"testbed.local/{site.name}"
 
     # --- the site ---------------------------------------------------------------------------------
 
     async def check(self) -> SiteState:
-        """Look at the manager, and at the nodes that the constraints allow."""
+        """Look at the manager, and at the nodes that the constraints allow; try those once."""
         information = await self._client.get("/info")
         nodes = []
-        if (information.get("Swarm") or {}).get("ControlAvailable"):
+        if site_state.is_manager(information):
             nodes = await self._client.get("/nodes")
-        return site_state.of(information, nodes, self._site.constraints)
+        usable = site_state.usable(nodes, self._site.constraints)
+        if any(self._faults.get(node["ID"], "not tried") for node in usable):
+            await self._try_nodes({node["ID"] for node in usable})
+        return site_state.of(information, usable, self._faults)
+
+    async def _try_nodes(self, nodes: AbstractSet[str]) -> None:
+        """Run a canary on each node, and note what each lacks."""
+        if not await self._client.exists(f"/images/{self._site.relay_image}/json"):
+            fault = f"the image for relays, {self._site.relay_image}, is not on this node"
+            self._faults = dict.fromkeys(nodes, fault)
+            return
+        name = f"/services/testbed-{self._site.name}-{canary.CANARY}"
+        await self._client.discard(name)
+        document = canary.service(self._site.name, self._site.relay_image, self._site.constraints)
+        service = await self._objects.make_service(document)
+        deadline_ns = self._clock.monotonic_ns() + round(canary.WITHIN_S * NS_PER_S)
+        try:
+            while True:
+                tasks = await self._client.get("/tasks", filters={"service": [service]}) or []
+                ended = {each["NodeID"]: each for each in tasks if task_states.has_ended(each)}
+                is_late = self._clock.monotonic_ns() > deadline_ns
+                if is_late or nodes <= ended.keys():
+                    break
+                await self._clock.sleep(POLL_S)
+            self._faults = {
+                node: await self._fault(ended[node]) if node in ended else canary.verdict(b"")
+                for node in nodes
+            }
+        finally:
+            await self._client.discard(name)
+
+    async def _fault(self, task: Mapping[str, Any]) -> str:
+        """What the node of a canary lacks."""
+        error = task["Status"].get("Err", "")
+        path = f"/tasks/{task['ID']}/logs"
+        printed = [piece.content async for piece in self._read(path, 0, follow=False)]
+        return canary.verdict(b"".join(printed) or error.encode())
 
     async def has(self, image: ImageWanted) -> bool:
         """Whether an archive's image is here; one of a registry is fetched by its node."""
@@ -166,6 +204,7 @@ class SwarmEngine:
 
     async def _make(self, spec: ContainerSpec) -> None:
         site = self._site
+        spec = replace(spec, site=site.name)
         order = await self._objects.relay_order(
             site.relay_image, site.api, site.broker, site.authority
         )
@@ -231,7 +270,14 @@ class SwarmEngine:
         if not await self._is_here(task):
             return await self._as_frozen(container)
         document = await self._client.exists(f"/containers/{task.container}/json")
-        return container if document is None else local_container.refined(container, document)
+        if document is not None:
+            container = local_container.refined(container, document)
+        if container.exit_code in local_container.NOT_STARTED and container.failure is None:
+            path = f"/containers/{task.container}/logs"
+            last = [piece.content async for piece in self._read(path, 0, follow=False, tail=1)]
+            failure = local_container.failure_of_start(b"".join(last))
+            container = replace(container, failure=failure)
+        return container
 
     async def _as_frozen(self, container: Container) -> Container:
         """A container on another node: held still means that its relay is closed."""
@@ -334,13 +380,18 @@ class SwarmEngine:
                 task is None or task_states.CONTAINER_STATES[task.state] is ContainerState.ENDED
             )
 
-    async def _read(self, path: str, since_ns: int, *, follow: bool) -> AsyncIterator[LogPiece]:
+    async def _read(
+        self, path: str, since_ns: int, *, follow: bool, tail: int | None = None
+    ) -> AsyncIterator[LogPiece]:
+        """Read a log of the engine; tail: only its last lines, None for all."""
         params: dict[str, Any] = {
             "stdout": True,
             "stderr": True,
             "timestamps": True,
             "follow": follow,
         }
+        if tail is not None:
+            params |= {"tail": tail}
         if since_ns:
             params |= {"since": f"{since_ns // NS_PER_S}.{since_ns % NS_PER_S:09}"}
         async with self._client.frames(path, **params) as frames:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from broker.clock import NS_PER_S, ns_of
-from testbed_runner.port import Container, ContainerState, Usage
+from broker.deployments.life import EndCause
+from testbed_runner.port import CannotStart, Container, ContainerState, Usage
 
 _STATES: Mapping[str, ContainerState] = {
     "created": ContainerState.CREATED,
@@ -19,6 +20,9 @@ _STATES: Mapping[str, ContainerState] = {
     "exited": ContainerState.ENDED,
     "dead": ContainerState.ENDED,
 }
+NOT_STARTED = frozenset({126, 127})
+"""Exit codes of a container's init where it could not start the command, as of shells."""
+_INIT = b"[FATAL tini"
 _NEVER = "0001-01-01T00:00:00Z"
 
 
@@ -39,6 +43,18 @@ def refined(container: Container, document: Mapping[str, Any]) -> Container:
         started_ns=None if started == _NEVER else ns_of(started),
         exit_code=state["ExitCode"] if has_ended and started != _NEVER else None,
         killed_by_memory=bool(state.get("OOMKilled")),
+    )
+
+
+def failure_of_start(last_line: bytes) -> CannotStart | None:
+    """The failure of a command that init could not start, by the last line of the log."""
+    if not last_line.startswith(_INIT):
+        return None
+    reason = last_line.decode(errors="replace").partition("] ")[2].strip()
+    return CannotStart(
+        f"its command could not be started: {reason}",
+        cause=EndCause.START,
+        hint="is the command of its manifest in the image, and executable?",
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
-from broker.clock import Clock
+from broker.clock import NS_PER_S, Clock
 from testbed_runner.port import ContainerSpec, EngineAway
 from testbed_runner.swarm import relay_archive, services, subnets
 from testbed_runner.swarm.client import CONFLICT, EngineRefused, SwarmClient
@@ -60,7 +60,8 @@ class SwarmObjects:
         """Make the network of a deployment, with addresses that no other one has."""
         async with self._allocating:
             subnet = subnets.free_inner(self._pool, await self._used())
-            document = services.network(self._site, deployment, subnet)
+            token = random.token_hex(4)
+            document = services.network(self._site, deployment, subnet, token)
             created = await self._client.call("POST", "/networks/create", body=document)
         return str(created["Id"]), subnet
 
@@ -148,20 +149,22 @@ class SwarmObjects:
 
     async def remove(self, deployment: int) -> None:
         """Remove all of a deployment; raises EngineAway if something stays in use."""
-        for kind in ("services", "networks", "secrets"):
-            waited_s = 0.0
-            while left := await self.listed(kind, deployment):
-                key = "Id" if kind == "networks" else "ID"
-                gone = [await self._client.discard(f"/{kind}/{each[key]}") for each in left]
-                if all(gone):
-                    break
-                if waited_s > GONE_WITHIN_S:
+        deadline_ns = self._clock.monotonic_ns() + round(GONE_WITHIN_S * NS_PER_S)
+        for kind in ("services", "containers", "networks", "secrets"):
+            while left := await self._left(kind, deployment):
+                for each in left if kind != "containers" else ():
+                    await self._client.discard(f"/{kind}/{each}")
+                if self._clock.monotonic_ns() > deadline_ns:
                     raise EngineAway(
                         f"{kind} of deployment {deployment} stay in use in the swarm",
                         hint="a node that does not answer may hold them: `docker node ls`",
                     )
                 await self._clock.sleep(POLL_S)
-                waited_s += POLL_S
+
+    async def _left(self, kind: str, deployment: int) -> list[str]:
+        """The ids of the objects of a kind; containers are those that run on this node."""
+        path = "containers/json" if kind == "containers" else kind
+        return [each.get("ID") or each["Id"] for each in await self.listed(path, deployment)]
 
 
 def labels_in(document: Mapping[str, Any]) -> Mapping[str, str]:
