@@ -19,6 +19,7 @@ from tests.services import influxd as influxd_product
 from tests.services import mosquitto as mosquitto_product
 from tests.services import node_opcua as node_opcua_product
 from tests.services import postgresql as postgresql_product
+from tests.services import swarm as swarm_product
 from tests.services import telegraf as telegraf_product
 from tests.services.tables import Tables
 
@@ -151,6 +152,14 @@ def dockerd(request) -> Iterator[dockerd_product.Dockerd]:
     with dockerd_product.data_folder() as folder, dockerd_product.serve(folder) as engine:
         request.config.stash[SHARED_PRODUCTS].append(engine.product)
         yield engine
+
+
+@pytest.fixture(scope="session")
+def swarm(request) -> Iterator[swarm_product.SwarmNode]:
+    """A Docker Swarm of one node for the whole session."""
+    with dockerd_product.data_folder() as folder, swarm_product.serve(folder) as node:
+        request.config.stash[SHARED_PRODUCTS].append(node.engine.product)
+        yield node
 
 
 @pytest.fixture(scope="session")

@@ -101,9 +101,9 @@ def program(
     """
     labels = labels_of(spec.site, spec.deployment, PROGRAM)
     variables = {**spec.environment, **environment()}
-    container = _hardened(image, labels) | {
+    container = hardened(image, labels) | {
         "Env": [f"{name}={text}" for name, text in variables.items()],
-        "Mounts": [_scratch(spec.resources.disk)],
+        "Mounts": [scratch(spec.resources.disk)],
         "Secrets": [
             _delivered("Secret", f"{SECRETS_FOLDER}/{name}", stored, _OWNERS_ALONE)
             for name, stored in secrets.items()
@@ -113,7 +113,7 @@ def program(
         container["Command"] = list(spec.command)
     task = {
         "ContainerSpec": container,
-        "Resources": _limits(
+        "Resources": limits(
             memory_bytes=spec.resources.memory + spec.resources.disk,
             cores=spec.resources.cpu,
             pids=spec.resources.pids,
@@ -121,9 +121,9 @@ def program(
         "RestartPolicy": {"Condition": "none"},
         "Placement": {"Constraints": [f"node.id=={node}"]},
         "Networks": [{"Target": network}],
-        "LogDriver": _log(spec.resources.log),
+        "LogDriver": log_driver(spec.resources.log),
     }
-    return _service(f"testbed-{spec.site}-{spec.deployment}", labels, task)
+    return service(f"testbed-{spec.site}-{spec.deployment}", labels, task)
 
 
 def relay(
@@ -142,8 +142,8 @@ def relay(
     """
     labels = labels_of(spec.site, spec.deployment, RELAY)
     files = {_ARCHIVE: order.archive, _AUTHORITY: order.authority}
-    container = _hardened(order.image, labels) | {
-        "Command": ["python3", "-I", _ARCHIVE],
+    container = hardened(order.image, labels) | {
+        "Command": ["python3", _ARCHIVE],
         "Env": [f"{relay_program.ORDER}={_relay_order(order, subnet)}"],
         "Configs": [
             _delivered("Config", path, stored, _READABLE)
@@ -154,7 +154,7 @@ def relay(
     needs = spec.resources
     task = {
         "ContainerSpec": container,
-        "Resources": _limits(memory_bytes=_RELAY_BYTES, cores=_RELAY_CORES, pids=_RELAY_PIDS)
+        "Resources": limits(memory_bytes=_RELAY_BYTES, cores=_RELAY_CORES, pids=_RELAY_PIDS)
         | {
             "Reservations": {
                 "NanoCPUs": round(needs.cpu * _NANO),
@@ -164,15 +164,18 @@ def relay(
         "RestartPolicy": {"Condition": "any", "Delay": NS_PER_S},
         "Placement": {"Constraints": list(constraints)},
         "Networks": [{"Target": networks[0], "Aliases": [RELAY]}, {"Target": networks[1]}],
-        "LogDriver": _log(_RELAY_LOG),
+        "LogDriver": log_driver(_RELAY_LOG),
     }
-    return _service(f"testbed-{spec.site}-{spec.deployment}-{RELAY}", labels, task)
+    return service(f"testbed-{spec.site}-{spec.deployment}-{RELAY}", labels, task)
 
 
-def network(site: str, deployment: int, subnet: IPv4Network) -> dict[str, Any]:
-    """The network of a deployment, from which nothing leads out."""
+def network(site: str, deployment: int, subnet: IPv4Network, token: str) -> dict[str, Any]:
+    """The network of a deployment, from which nothing leads out.
+
+    token: another one each time, as a node may still have the former network of that name.
+    """
     return {
-        "Name": f"testbed-{site}-{deployment}",
+        "Name": f"testbed-{site}-{deployment}-{token}",
         "Labels": labels_of(site, deployment, "network"),
         "Internal": True,
         **_overlay(subnet),
@@ -198,7 +201,7 @@ def _overlay(subnet: IPv4Network) -> dict[str, Any]:
     }
 
 
-def _service(name: str, labels: Mapping[str, str], task: Mapping[str, Any]) -> dict[str, Any]:
+def service(name: str, labels: Mapping[str, str], task: Mapping[str, Any]) -> dict[str, Any]:
     """A service of one task; its name leads to its container, not to an address of IPVS."""
     return {
         "Name": name,
@@ -209,7 +212,7 @@ def _service(name: str, labels: Mapping[str, str], task: Mapping[str, Any]) -> d
     }
 
 
-def _hardened(image: str, labels: Mapping[str, str]) -> dict[str, Any]:
+def hardened(image: str, labels: Mapping[str, str]) -> dict[str, Any]:
     """The protections of every container: CIS Docker Benchmark 1.6, section 5."""
     return {
         "Image": image,
@@ -229,21 +232,23 @@ def _hardened(image: str, labels: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _limits(*, memory_bytes: int, cores: float, pids: int) -> dict[str, Any]:
+def limits(*, memory_bytes: int, cores: float, pids: int) -> dict[str, Any]:
+    """The resources of a task, at most."""
     limits = {"NanoCPUs": round(cores * _NANO), "MemoryBytes": memory_bytes, "Pids": pids}
     return {"Limits": limits}
 
 
-def _scratch(size_bytes: int) -> dict[str, Any]:
+def scratch(size_bytes: int) -> dict[str, Any]:
     """The only place to write to; Docker adds noexec, nosuid and nodev."""
     options = {"SizeBytes": size_bytes, "Mode": 0o1777}
     return {"Type": "tmpfs", "Target": "/tmp", "TmpfsOptions": options}  # noqa: S108 - in a container
 
 
-def _log(size_bytes: int) -> dict[str, Any]:
-    """Two files: one is full at most while the other one is removed."""
-    half = max(size_bytes // 2 // 1024, 1)
-    return {"Name": "json-file", "Options": {"max-size": f"{half}k", "max-file": "2"}}
+def log_driver(size_bytes: int) -> dict[str, Any]:
+    """Two files: one is full while the other is removed.  `local` keeps bytes as they are."""
+    half = max(size_bytes // 2 // 1024, 20)
+    options = {"max-size": f"{half}k", "max-file": "2", "compress": "false"}
+    return {"Name": "local", "Options": options}
 
 
 def _delivered(kind: str, path: str, stored: StoredFile, mode: int) -> dict[str, Any]:

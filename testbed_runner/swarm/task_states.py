@@ -89,7 +89,7 @@ class SwarmTask:
         status = document["Status"]
         state = TaskState(status["State"])
         own = status.get("ContainerStatus") or {}
-        has_ended = CONTAINER_STATES[state] is ContainerState.ENDED
+        is_over = has_ended(document) and bool(own.get("ContainerID"))
         return cls(
             state=state,
             created_ns=ns_of(document["CreatedAt"]),
@@ -99,12 +99,17 @@ class SwarmTask:
             error=status.get("Err", ""),
             node=document.get("NodeID", ""),
             container=own.get("ContainerID", ""),
-            exit_code=own.get("ExitCode") if has_ended and own.get("ContainerID") else None,
+            exit_code=own.get("ExitCode") if is_over else None,
         )
 
     def is_taken(self) -> bool:
         """Whether a node has taken it."""
         return self.state not in _NOT_TAKEN
+
+
+def has_ended(document: Mapping[str, Any]) -> bool:
+    """Whether a task of the engine's API has ended, however."""
+    return CONTAINER_STATES[TaskState(document["Status"]["State"])] is ContainerState.ENDED
 
 
 def container_of(deployment: int, task: SwarmTask, now_ns: int) -> Container:

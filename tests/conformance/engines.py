@@ -6,17 +6,29 @@ A bed opens engines of one site.  To add a product, write a context manager that
 
 import asyncio
 import io
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from broker.clock import WallClock
 from broker.prototypes import bundle
 from broker.settings import Address
+from testbed_runner import netns
 from testbed_runner.doors import Doors
 from testbed_runner.port import Engine, ImageWanted, Upstream
 from testbed_runner.process.engine import ProcessEngine
+from testbed_runner.relay import Relay
+from testbed_runner.relay_target import API, UpstreamListener
+from testbed_runner.swarm import subnets
+from testbed_runner.swarm.client import SwarmClient
+from testbed_runner.swarm.engine import SwarmEngine, SwarmSite
+from testbed_runner.swarm.services import RelayWay
+from testbed_runner.traffic import HttpWatch, TrafficCounter
+from tests.services import images, swarm
 
 PROGRAM = "program.py"
 
@@ -40,7 +52,9 @@ class EngineBed:
 
 
 @asynccontextmanager
-async def process_bed(folder: Path, upstream: Upstream) -> AsyncIterator[EngineBed]:
+async def process_bed(
+    folder: Path, upstream: Upstream, _request: pytest.FixtureRequest
+) -> AsyncIterator[EngineBed]:
     """Plain processes."""
 
     @asynccontextmanager
@@ -71,8 +85,81 @@ async def process_bed(folder: Path, upstream: Upstream) -> AsyncIterator[EngineB
                 await engine.remove(container.deployment)
 
 
-BEDS: Mapping[str, Callable[[Path, Upstream], AbstractAsyncContextManager[EngineBed]]] = {
+@asynccontextmanager
+async def swarm_bed(
+    folder: Path, upstream: Upstream, request: pytest.FixtureRequest
+) -> AsyncIterator[EngineBed]:
+    """Services of a Docker Swarm of one node."""
+    node: swarm.SwarmNode = request.getfixturevalue("swarm")
+
+    async def image(text: str) -> tuple[ImageWanted, bytes]:
+        archive = folder / "image.tar"
+        content = {PROGRAM: text, "folder": str(folder)}  # another image in each test
+        digest = images.write(archive, images.python_base(), content)
+        return ImageWanted(kind="archive", digest=digest), archive.read_bytes()
+
+    async with _reachable(node, upstream) as reached:
+        site = SwarmSite(
+            name=f"site-{secrets.token_hex(4)}",  # images are pruned by site
+            relay_image=node.relay_image,
+            api=RelayWay(address=reached.api),
+            broker=RelayWay(address=reached.broker),
+            pool=subnets.checked_pool(f"10.{secrets.randbelow(100) + 20}.0.0/16"),
+        )
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[Engine]:
+            async with asyncio.TaskGroup() as tasks:
+                client = SwarmClient(node.engine.url)
+                engine = SwarmEngine(client, site, clock=WallClock(), tasks=tasks)
+                try:
+                    yield engine
+                finally:
+                    await engine.close()
+
+        async with opened() as engine:
+            try:
+                yield EngineBed(engine=engine, opened=opened, image=image)
+            finally:
+                for container in await engine.containers():
+                    await engine.remove(container.deployment)
+                await engine.prune(frozenset())
+                await asyncio.to_thread(node.remove_network, f"testbed-{site.name}-out")
+
+
+@asynccontextmanager
+async def _reachable(node: swarm.SwarmNode, upstream: Upstream) -> AsyncIterator[Upstream]:
+    """The listeners of this machine's loopback at an address that containers reach.
+
+    The runner has all that it takes: listeners in the namespace of the node, and a relay.
+    """
+    async with asyncio.TaskGroup() as tasks:
+        clock = WallClock()
+        relay = Relay(TrafficCounter(clock), clock=clock, tasks=tasks, report=print)
+        with netns.Namespace(node.engine.product.process.pid) as namespace:
+            free = Address(swarm.GATEWAY, 0)
+            listeners = namespace.listen([free, free])
+        for listener, address in zip(listeners, (upstream.api, upstream.broker), strict=True):
+            target = UpstreamListener(
+                endpoint=API,
+                host=address.host,
+                port=address.port,
+                watched=HttpWatch,
+                report=print,
+            )
+            relay.listen(listener, target, str(address))
+        api, broker = (Address(*listener.getsockname()) for listener in listeners)
+        try:
+            yield Upstream(api=api, broker=broker)
+        finally:
+            await relay.close()
+
+
+Bed = Callable[[Path, Upstream, pytest.FixtureRequest], AbstractAsyncContextManager[EngineBed]]
+
+BEDS: Mapping[str, Bed] = {
     "process": process_bed,
+    "swarm": swarm_bed,
 }
 
 

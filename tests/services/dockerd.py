@@ -65,10 +65,13 @@ def data_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, *, options: Sequence[str] = NO_NETWORKS) -> Iterator[Dockerd]:
+def serve(
+    folder: Path, *, options: Sequence[str] = NO_NETWORKS, below: Sequence[str] = ()
+) -> Iterator[Dockerd]:
     """Run Docker's engine; in the end all its containers are removed.
 
-    The test is skipped where there is none, or where we are not root.
+    below: words of a command that runs the one that follows them.  The test is skipped where there
+    is none, or where we are not root.
     """
     command = services.found("dockerd", Path("/usr/sbin/dockerd"))
     if os.geteuid():
@@ -78,6 +81,7 @@ def serve(folder: Path, *, options: Sequence[str] = NO_NETWORKS) -> Iterator[Doc
     socket = folder / "socket"
     with services.running(
         [
+            *below,
             command,
             f"--config-file={settings}",
             f"--data-root={folder / 'data'}",
