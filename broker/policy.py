@@ -118,6 +118,7 @@ RULES: Mapping[Action, Rule] = {
     Action.AUDIT: Rule(_OWNER | {Role.AUDITOR}),
     Action.OPERATE: Rule(_OWNER | {Role.OPERATOR}, _INTERMEDIARY),
     Action.FOUND: Rule(_OWNER, _INTERMEDIARY),
+    Action.DEPLOY: Rule(_DEVELOPER),
 }
 """The other actions have a function each, below."""
 
@@ -138,6 +139,8 @@ def decide(rights: Rights, principal: str, action: Action, target: Target, at_ns
     if who.kind is PrincipalKind.SYSTEM:
         on_the_bus = action in {Action.PUBLISH, Action.SUBSCRIBE}
         return Decision(on_the_bus, "a part of the testbed")
+    if who.kind is PrincipalKind.RUNNER or action is Action.RUN:
+        return _decide_runner(who, action, target)
     if action is Action.AUDIT and target is None:
         return _audits_everything(rights, who)
     if action in RULES:
@@ -152,6 +155,8 @@ def topics(rights: Rights, principal: str, at_ns: int) -> Topics:
         return Topics()
     if who.kind is PrincipalKind.SYSTEM:
         return Topics(frozenset({_EVERYTHING}), frozenset({_EVERYTHING}))
+    if who.kind is PrincipalKind.RUNNER:
+        return Topics()
     written = set(_written(rights, who))
     publish = {str(StreamTopic(e.space, verb, e.address)) for e in written for verb in _WRITTEN}
     read = _readable(rights, who, at_ns)
@@ -451,6 +456,15 @@ def _may_review(rights: Rights, who: Principal, target: Target, _at_ns: int) -> 
     if target == who.organisation:
         return Decision(bool(who.roles), "its organisation's own")
     return _audits_everything(rights, who)
+
+
+def _decide_runner(who: Principal, action: Action, target: Target) -> Decision:
+    """Decide on an action of a runner, or on the one that is a runner's alone."""
+    if who.kind is not PrincipalKind.RUNNER:
+        return Decision(allowed=False, reason="it is no runner")
+    its_own = {Action.ENTER, Action.RUN}
+    allowed = action in its_own and target is None
+    return Decision(allowed, "a runner's own work" if allowed else "a runner does its work alone")
 
 
 def _may_enter(_rights: Rights, _who: Principal, _target: Target, _at_ns: int) -> Decision:

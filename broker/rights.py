@@ -48,6 +48,8 @@ class PrincipalKind(StrEnum):
     PERSON = "person"
     MACHINE = "machine"
     """No person: a gateway, a deployment of a prototype, a build server."""
+    RUNNER = "runner"
+    """A site that runs deployments: it reads its work and reports on it, and nothing else."""
 
 
 class Action(StrEnum):
@@ -86,6 +88,10 @@ class Action(StrEnum):
     """Hand runs over to the testbed."""
     FOUND = "found"
     """Make organisations, with their first owner."""
+    DEPLOY = "deploy"
+    """Deploy prototypes of an organisation, stop and promote them; its images and secrets."""
+    RUN = "run"
+    """Be given deployments to run, and report on them."""
 
 
 class GrantState(StrEnum):
@@ -164,6 +170,8 @@ class Principal:
         equipment = self.scope.equipment
         if self.kind is PrincipalKind.PERSON and self.scope != Scope():
             raise Invalid(f"{self.id} is a person, who has roles and no scope")
+        if self.kind is PrincipalKind.RUNNER and self.scope != Scope():
+            raise Invalid(f"{self.id} is a runner, which reads and publishes nothing")
         if self.kind is not PrincipalKind.PERSON and self.roles:
             raise Invalid(f"{self.id} is no person, and has no roles")
         if equipment is not None and equipment.organisation != self.organisation:

@@ -79,10 +79,19 @@ class EnrolmentClaim:
 
 def issued(equipment: EquipmentAddress, by: str, now_ns: int) -> tuple[str, Enrolment]:
     """Make a new code to be shown once, and the enrolment to store."""
+    code = new_code()
+    return code, Enrolment(equipment, hashed(code), lasting(now_ns), by)
+
+
+def new_code() -> str:
+    """Make the text of a one-time code."""
     letters = "".join(secrets.choice(enrolment.ALPHABET) for _ in range(LETTERS))
-    code = "-".join(letters[at : at + GROUP] for at in range(0, LETTERS, GROUP))
-    span = Span(now_ns, now_ns + LASTS_S * NS_PER_S)
-    return code, Enrolment(equipment, hashed(code), span, by)
+    return "-".join(letters[at : at + GROUP] for at in range(0, LETTERS, GROUP))
+
+
+def lasting(now_ns: int) -> Span:
+    """The span in which a code counts that is made now."""
+    return Span(now_ns, now_ns + LASTS_S * NS_PER_S)
 
 
 def hashed(code: str) -> str:

@@ -11,11 +11,14 @@ from testbed_api.registry import audit_chain, request_keys
 from testbed_api.registry.access_log import ReadRepository, SessionRepository
 from testbed_api.registry.audit import AuditRepository
 from testbed_api.registry.base import RegistrySession
+from testbed_api.registry.deployment_logs import DeploymentLogRepository
+from testbed_api.registry.deployments import DeploymentRepository
 from testbed_api.registry.emails import EmailRepository
 from testbed_api.registry.engine import SqlEngine, transaction
 from testbed_api.registry.enrolments import EnrolmentRepository
 from testbed_api.registry.equipment import EquipmentRepository
 from testbed_api.registry.grants import GrantRepository
+from testbed_api.registry.images import ImageRepository
 from testbed_api.registry.listings import ListingRepository
 from testbed_api.registry.notices import NoticeRepository
 from testbed_api.registry.organisations import OrganisationRepository
@@ -26,6 +29,7 @@ from testbed_api.registry.recordings import RecordingRepository
 from testbed_api.registry.request_keys import RequestKeyRepository
 from testbed_api.registry.rights import RightsRepository
 from testbed_api.registry.rights_snapshot import RightsSnapshotRepository
+from testbed_api.registry.runners import RunnerRepository
 from testbed_api.registry.runs import RunRepository
 from testbed_api.registry.streams import StreamRepository
 from testbed_api.registry.tokens import TokenRepository
@@ -71,6 +75,10 @@ class Registry:
         self.recordings = RecordingRepository(session)
         self.request_keys = RequestKeyRepository(session)
         self.runs = RunRepository(session)
+        self.runners = RunnerRepository(session)
+        self.images = ImageRepository(session)
+        self.deployments = DeploymentRepository(session)
+        self.deployment_logs = DeploymentLogRepository(session)
         self.audit = AuditRepository(session)
 
     @asynccontextmanager

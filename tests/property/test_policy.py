@@ -58,6 +58,7 @@ def principals(draw: st.DrawFn) -> Principal:
                 PrincipalKind.MACHINE,
                 PrincipalKind.MACHINE,
                 PrincipalKind.SYSTEM,
+                PrincipalKind.RUNNER,
             ]
         )
     )
@@ -228,6 +229,17 @@ def test_nobody_but_the_owners_machines_publishes(rights, topic, at_ns):
         assert who.kind is PrincipalKind.SYSTEM or (
             who.kind is PrincipalKind.MACHINE and topic.address.organisation == who.organisation
         )
+
+
+@given(RIGHTS, TARGETS, MOMENTS)
+def test_a_runner_has_its_work_and_nothing_else(rights, target, at_ns):
+    site = Principal("p", "a", PrincipalKind.RUNNER)
+    rights = replace(rights, principals=(site,))
+    allowed = {
+        action for action in Action if policy.decide(rights, "p", action, target, at_ns).allowed
+    }
+    assert allowed == ({Action.ENTER, Action.RUN} if target is None else set())
+    assert policy.topics(rights, "p", at_ns) == Topics()
 
 
 @given(RIGHTS, TARGETS, MOMENTS)

@@ -67,6 +67,7 @@ MACHINES = (
     ),
     Principal("builder", "firm", PrincipalKind.MACHINE),
 )
+RUNNER = Principal("site", "firm", PrincipalKind.RUNNER)
 MEMBER = RunTopic("run-1", Verb.CLOCK, SCORE.owner)
 ANSWER = replace(MEMBER, verb=Verb.READY)
 IN_RUN = Entry("run-1", SCORE)
@@ -103,7 +104,7 @@ RUN_MACHINES = (
 )
 RIGHTS = Rights(
     PARTIES,
-    (*PEOPLE, *MACHINES, Principal("recorder", "", PrincipalKind.SYSTEM)),
+    (*PEOPLE, *MACHINES, RUNNER, Principal("recorder", "", PrincipalKind.SYSTEM)),
     grants=(Grant(7, "firm", LIVE_RIG, Span(10, 20)),),
     listings=(
         Listing(RIG.owner, frozenset({"firm"}), sample=Sample(LIVE_RIG, 1, 2)),
@@ -240,6 +241,10 @@ TABLE = [
     (Action.OPERATE, None, of("testbed", "owner", "operator")),
     (Action.FOUND, None, of("testbed", "owner")),
     (Action.FOUND, "testbed", set()),
+    (Action.DEPLOY, "firm", of("firm", "owner", "developer")),
+    (Action.DEPLOY, None, set()),
+    (Action.RUN, None, {"site"}),
+    (Action.RUN, "firm", set()),
 ]
 SYSTEMS = {Action.PUBLISH, Action.SUBSCRIBE}
 
@@ -364,6 +369,8 @@ def test_a_listing_ends_and_may_be_to_everybody():
     [
         lambda: Principal("ada", "firm", PrincipalKind.PERSON, scope=Scope(frozenset({LIVE_RIG}))),
         lambda: Principal("box", "firm", PrincipalKind.MACHINE, frozenset({Role.OWNER})),
+        lambda: Principal("site", "firm", PrincipalKind.RUNNER, frozenset({Role.OWNER})),
+        lambda: Principal("site", "firm", PrincipalKind.RUNNER, scope=Scope(frozenset({LIVE_RIG}))),
         lambda: Principal("box", "firm", PrincipalKind.MACHINE, scope=Scope(equipment=RIG.owner)),
         lambda: Span(5, 4),
         lambda: Listing(RIG.owner, frozenset()),

@@ -11,6 +11,7 @@ depends_on = None
 RECORDER = "recorder"
 ID = sa.String(40)
 STREAM = sa.String(122)
+DIGEST = sa.String(100)
 SERIAL = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 CHAINED = ("audit", "anchors")
 REFUSAL = "the audit is only ever added to"
@@ -47,6 +48,9 @@ def upgrade() -> None:
         _make_retention()
         _make_runs()
         _make_recordings()
+        _make_runners()
+        _make_images()
+        _make_deployments()
         _make_rights_version()
 
 
@@ -532,6 +536,130 @@ def _make_runs() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_runs_organisation_sha256", "runs", ["organisation", "sha256"])
+
+
+def _make_runners() -> None:
+    op.create_table(
+        "runners",
+        sa.Column("id", ID, primary_key=True),
+        sa.Column("organisation", ID, sa.ForeignKey("organisations.id"), nullable=False),
+        sa.Column("labels", sa.Text, nullable=False),
+        sa.Column("opens_to", sa.Text),
+        sa.Column("made_ns", sa.BigInteger, nullable=False),
+        *_ids("made_by"),
+        sa.Column("ended_ns", sa.BigInteger),
+        sa.Column("ended_by", ID),
+        sa.Column("seen_ns", sa.BigInteger),
+        sa.Column("product", sa.String(20)),
+        sa.Column("version", sa.String(100), nullable=False, server_default=""),
+        sa.Column("architecture", sa.String(40)),
+        sa.Column("takes_work", sa.Boolean, nullable=False),
+        sa.Column("reason", sa.String(1000), nullable=False),
+        sa.Column("cpu", sa.Double),
+        sa.Column("memory_bytes", sa.BigInteger),
+        sa.Column("images", sa.Text, nullable=False, server_default="[]"),
+    )
+    op.create_table(
+        "runner_codes",
+        _serial(),
+        sa.Column("runner", ID, sa.ForeignKey("runners.id"), nullable=False),
+        sa.Column("code_hash", sa.String(64), nullable=False),
+        sa.Column("public_key", sa.LargeBinary),
+        sa.Column("used_ns", sa.BigInteger),
+        *_spanned(),
+    )
+    op.create_index("ix_runner_codes_runner", "runner_codes", ["runner"])
+    op.create_index("ix_runner_codes_code_hash", "runner_codes", ["code_hash"])
+
+
+def _make_images() -> None:
+    op.create_table(
+        "images",
+        sa.Column("organisation", ID, sa.ForeignKey("organisations.id"), primary_key=True),
+        sa.Column("digest", DIGEST, primary_key=True),
+        sa.Column("name", sa.String(400), nullable=False),
+        sa.Column("kind", sa.String(20), nullable=False),
+        sa.Column("reference", sa.String(500), nullable=False),
+        sa.Column("architecture", sa.String(40), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger, nullable=False),
+        sa.Column("pushed_ns", sa.BigInteger, nullable=False),
+        *_ids("pushed_by"),
+        sa.Column("used_ns", sa.BigInteger),
+    )
+
+
+def _make_deployments() -> None:
+    op.create_table(
+        "deployments",
+        _serial(),
+        sa.Column("organisation", ID, sa.ForeignKey("organisations.id"), nullable=False),
+        *_ids("prototype"),
+        sa.Column("stage", sa.String(20), nullable=False),
+        *_ids("space"),
+        sa.Column("manifest", sa.Text, nullable=False),
+        sa.Column("inputs", sa.Text, nullable=False),
+        sa.Column("outputs", sa.Text, nullable=False),
+        sa.Column("cpu", sa.Double, nullable=False),
+        sa.Column("memory_bytes", sa.BigInteger, nullable=False),
+        sa.Column("log_bytes", sa.BigInteger, nullable=False),
+        sa.Column("image", sa.String(500), nullable=False),
+        sa.Column("image_kind", sa.String(20), nullable=False),
+        sa.Column("digest", DIGEST, nullable=False),
+        sa.Column("reference", sa.String(500), nullable=False),
+        sa.Column("architecture", sa.String(40), nullable=False),
+        sa.Column("labels", sa.Text, nullable=False),
+        sa.Column("source", sa.Text),
+        *_ids("principal"),
+        sa.Column("source_principal", ID),
+        sa.Column("runner", ID, sa.ForeignKey("runners.id")),
+        sa.Column("wanted", sa.String(20), nullable=False),
+        sa.Column("cause", sa.String(20)),
+        sa.Column("wanted_reason", sa.String(1000), nullable=False),
+        *_states_of_a_deployment(),
+        sa.Column("deployed_ns", sa.BigInteger, nullable=False),
+        *_ids("deployed_by"),
+        sa.Column("promoted_from", sa.BigInteger),
+        sa.Column("replaces", sa.BigInteger),
+        sa.Column("ended_ns", sa.BigInteger),
+        sqlite_autoincrement=True,
+    )
+    for columns in (["organisation", "prototype", "stage"], ["digest"], ["runner"], ["state"]):
+        op.create_index(f"ix_deployments_{'_'.join(columns)}", "deployments", columns)
+    _make_deployment_events()
+
+
+def _states_of_a_deployment() -> list[sa.Column[object]]:
+    """The columns of what its runner said of it last."""
+    return [
+        sa.Column("state", sa.String(20), nullable=False),
+        sa.Column("reason", sa.String(1000), nullable=False),
+        sa.Column("since_ns", sa.BigInteger, nullable=False),
+        sa.Column("restarts", sa.Integer, nullable=False),
+        sa.Column("last_end", sa.Text),
+        sa.Column("metrics", sa.Text),
+        sa.Column("last_event", sa.BigInteger, nullable=False),
+        sa.Column("last_line", sa.BigInteger, nullable=False),
+    ]
+
+
+def _make_deployment_events() -> None:
+    op.create_table(
+        "deployment_events",
+        sa.Column("deployment", SERIAL, sa.ForeignKey("deployments.id"), primary_key=True),
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("at_ns", sa.BigInteger, nullable=False),
+        sa.Column("state", sa.String(20), nullable=False),
+        sa.Column("reason", sa.String(1000), nullable=False),
+        sa.Column("end", sa.Text),
+    )
+    op.create_table(
+        "log_chunks",
+        sa.Column("deployment", SERIAL, sa.ForeignKey("deployments.id"), primary_key=True),
+        sa.Column("first", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("last", sa.BigInteger, nullable=False),
+        sa.Column("lines", sa.LargeBinary, nullable=False),
+        sa.Column("bytes", sa.BigInteger, nullable=False),
+    )
 
 
 def _make_rights_version() -> None:
