@@ -73,8 +73,27 @@ def test_played_inputs_are_streams_of_the_organisation_that_no_machine_has():
     assert source.space_of(DeploymentStage.SIMULATED, 12) == "run-deployment-12"
 
 
+def test_outputs_are_of_the_prototype_in_the_live_stage_and_of_its_trials_else():
+    addresses = [
+        str(source.bound_outputs("company", "watch", stage, ["score"])["score"])
+        for stage in DeploymentStage
+    ]
+    trial = "company/watch-run/score"
+    assert addresses == [trial, trial, "company/watch/score"]
+
+
+@pytest.mark.parametrize("name", ["a-simulated", "a-recorded", "a-live", "a-run"])
+def test_a_name_that_trials_take_for_their_streams_is_no_prototypes(name):
+    source.check_prototype("a-runner")
+    with pytest.raises(Invalid, match=name):
+        source.check_prototype(name)
+
+
 def test_the_longest_names_have_an_equipment_of_their_own_each():
     names = ["a" * 39 + last for last in "bc"]
-    played = [source.played_equipment(name, DeploymentStage.SIMULATED) for name in names]
+    inputs = {"rig": StreamAddress.parse("factory/pump-rig/rig")}
+    played = [
+        source.bound_inputs("company", name, DeploymentStage.SIMULATED, inputs)["rig"]
+        for name in names
+    ]
     assert len(set(played)) == len(names)
-    assert all(StreamAddress("company", each, "rig") for each in played)
