@@ -98,14 +98,14 @@ class RecordedOrder(SourcePart):
     repeat: bool = False
 
 
-SourceOrder = Annotated[SimulatedOrder | RecordedOrder, Discriminator("kind")]
+EitherOrder = Annotated[SimulatedOrder | RecordedOrder, Discriminator("kind")]
 """An order of either kind; the field `kind` says which."""
 
 
 def from_document(fields: Any) -> SimulatedOrder | RecordedOrder:
     """Read an order from plain values; raises Invalid with what is wrong."""
     try:
-        order: SimulatedOrder | RecordedOrder = TypeAdapter(SourceOrder).validate_python(fields)
+        order: SimulatedOrder | RecordedOrder = TypeAdapter(EitherOrder).validate_python(fields)
     except ValidationError as exc:
         raise Invalid(
             f"the source is not understood: {pydantic_checks.first_sentence(exc)}",

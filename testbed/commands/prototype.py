@@ -116,6 +116,24 @@ def request(
     raise typer.Exit(run.Exit.DONE if answer.passed else run.Exit.NEGATIVE)
 
 
+@prototype.command(epilog=example("testbed prototype push valve-watch.tar"))
+def push(
+    archive: Annotated[
+        Path, typer.Argument(help="archive of an image, as `docker save` writes it")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="name by which people know it (default: that of the file)")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Push the image of a prototype, which the testbed verifies and keeps by its digest."""
+    announce(f"pushing {archive}")
+    from testbed.client import images
+
+    image = run.run(images.push_file(archive, name))
+    print_json(image) if json else images.print_pushed(image, out)
+
+
 @prototype.command(epilog=example("testbed prototype schema"))
 def schema() -> None:
     """Print the JSON Schema of a manifest, by which an editor completes it."""
