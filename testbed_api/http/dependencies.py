@@ -10,6 +10,7 @@ from broker.bus import client
 from broker.clock import Clock, ForwardClock
 from broker.responses.operations import BrokerListenerResponse
 from broker.rights import Entry
+from testbed_api.actions.deployments import DeploymentActions
 from testbed_api.actions.enrolment import EnrolmentActions
 from testbed_api.actions.equipment import EquipmentActions
 from testbed_api.actions.grants import GrantActions
@@ -20,6 +21,8 @@ from testbed_api.actions.passwords import PasswordActions
 from testbed_api.actions.pauses import PauseActions
 from testbed_api.actions.recordings import RecordingActions
 from testbed_api.actions.retention import RetentionActions
+from testbed_api.actions.runner_work import RunnerWorkActions
+from testbed_api.actions.runners import RunnerActions
 from testbed_api.actions.runs import RunActions
 from testbed_api.actions.streams import StreamActions
 from testbed_api.actions.tokens import TokenActions, TokenChanges
@@ -29,6 +32,8 @@ from testbed_api.audit.read_counter import ReadCounter
 from testbed_api.backup.dump import Dumper
 from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.rights_changes import RightsChanges
+from testbed_api.deployments.news import DeploymentNews
+from testbed_api.deployments.status import DeploymentStatuses
 from testbed_api.http.live_feeds import LiveFeeds
 from testbed_api.http.rights_watch import RightsWatch
 from testbed_api.limits.quotas import Quotas
@@ -116,6 +121,7 @@ class ApiDependencies:
     token_uses: TokenUses
     recorder: RecorderStatus = field(default_factory=RecorderStatus)
     delivery: NoticeDelivery | None = None
+    deployment_news: DeploymentNews = field(default_factory=DeploymentNews)
     certificates: CertificateWatch = field(default_factory=CertificateWatch)
     late_connects: Callable[[], int] = _no_connects
 
@@ -213,6 +219,47 @@ class ApiDependencies:
         return RunActions(registry=self.registry, quotas=self.quotas, clock=self.clock)
 
     @property
+    def deployment_statuses(self) -> DeploymentStatuses:
+        """The state of deployments as they are now."""
+        return DeploymentStatuses(
+            registry=self.registry, rights=self.rights_watch.rights, clock=self.clock
+        )
+
+    @property
+    def deployments(self) -> DeploymentActions:
+        """The acts on deployments."""
+        return DeploymentActions(
+            registry=self.registry,
+            connections=self.connections,
+            statuses=self.deployment_statuses,
+            quotas=self.quotas,
+            news=self.deployment_news,
+            clock=self.clock,
+        )
+
+    @property
+    def runners(self) -> RunnerActions:
+        """The acts on runners."""
+        return RunnerActions(
+            registry=self.registry,
+            connections=self.connections,
+            attempts=self.sign_in_attempts,
+            news=self.deployment_news,
+            clock=self.clock,
+        )
+
+    @property
+    def runner_work(self) -> RunnerWorkActions:
+        """The acts of runners."""
+        return RunnerWorkActions(
+            registry=self.registry,
+            connections=self.connections,
+            rights=self.rights_watch.rights,
+            news=self.deployment_news,
+            clock=self.clock,
+        )
+
+    @property
     def retentions(self) -> RetentionActions:
         """The acts on retentions and deletions."""
         return RetentionActions(registry=self.registry, enforcer=self.keeper, clock=self.clock)
@@ -278,4 +325,7 @@ StreamActionsDep = Annotated[StreamActions, _capability("streams")]
 RetentionActionsDep = Annotated[RetentionActions, _capability("retentions")]
 RecordingActionsDep = Annotated[RecordingActions, _capability("recordings")]
 RunActionsDep = Annotated[RunActions, _capability("runs")]
+DeploymentActionsDep = Annotated[DeploymentActions, _capability("deployments")]
+RunnerActionsDep = Annotated[RunnerActions, _capability("runners")]
+RunnerWorkActionsDep = Annotated[RunnerWorkActions, _capability("runner_work")]
 TokenActionsDep = Annotated[TokenActions, _capability("tokens")]

@@ -45,6 +45,7 @@ class QuotaKind(StrEnum):
     CONNECTIONS = "connections"
     RUNS = "runs"
     RECORDINGS = "recordings"
+    DEPLOYMENTS = "deployments"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,9 @@ class QuotaSettings:
     run_bytes: int = 1024**3
     recording_bytes: int = 50 * 1024**3
     recordings_at_once: int = 20
+    deployments: int = 10
+    deployment_bytes: int = 16 * 1024**3
+    deployment_cores: float = 16.0
 
 
 @dataclass(slots=True)
@@ -172,6 +176,22 @@ class Quotas:
         if being_made >= self.most.recordings_at_once:
             limit = f"{self.most.recordings_at_once} recordings of {organisation} at once"
             self._refuse(organisation, QuotaKind.RECORDINGS, limit)
+
+    def deploying(
+        self, organisation: str, *, deployments: int, memory_bytes: int, cores: float
+    ) -> None:
+        """Check what the deployments of an organisation will be promised, with the next one."""
+        most = self.most
+        limit = ""
+        if deployments > most.deployments:
+            limit = f"{most.deployments} deployments of {organisation} at once"
+        elif memory_bytes > most.deployment_bytes:
+            limit = f"{most.deployment_bytes:,} bytes of memory for deployments of {organisation}"
+        elif cores > most.deployment_cores:
+            limit = f"{most.deployment_cores:g} cores for deployments of {organisation}"
+        if limit:
+            hint = "stop one that is not needed: `testbed deployments` lists them"
+            self._refuse(organisation, QuotaKind.DEPLOYMENTS, limit, hint=hint)
 
     async def make_room(
         self, organisation: str, principals: Callable[[], Awaitable[Collection[str]]]

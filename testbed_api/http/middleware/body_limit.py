@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fastapi import HTTPException
 from starlette.datastructures import Headers
 
+from broker.deployments.report import MOST_REPORT_BYTES
 from testbed_api.domain import runs
 from testbed_api.http import problems
 from testbed_api.http.request_context import ROOT
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
 MOST_BODY = 1024 * 1024
 _RUNS = re.compile(rf"{ROOT}/organisations/[^/]+/runs")
 """The path to which runs are handed over, with their reports."""
+_REPORT = f"{ROOT}/runner/report"
 
 
 def most_bytes(path: str) -> int:
     """The bytes that the body of a request to a path may have."""
+    if path == _REPORT:
+        return MOST_REPORT_BYTES
     return runs.MOST_BODY if _RUNS.fullmatch(path) else MOST_BODY
 
 
