@@ -82,6 +82,7 @@ LIFE: Mapping[DeploymentState, frozenset[DeploymentState]] = {
     DeploymentState.STARTING: frozenset(
         {
             DeploymentState.WAITING,
+            DeploymentState.PULLING,
             DeploymentState.CONNECTING,
             DeploymentState.STOPPING,
             DeploymentState.ENDED,
@@ -116,13 +117,29 @@ LIFE: Mapping[DeploymentState, frozenset[DeploymentState]] = {
     DeploymentState.STOPPING: frozenset({DeploymentState.ENDED}),
     DeploymentState.ENDED: frozenset(),
 }
-"""The states that may follow each state.  A runner that finds a container again goes on with it."""
+"""The states that may follow each state.  A runner that finds a container again goes on with it.
+
+STARTING may lead to PULLING: some products are given the start first, and fetch the image then.
+"""
 
 
 def check_step(before: DeploymentState, after: DeploymentState) -> None:
     """Raise Refused if a deployment cannot go from one state to another."""
     if after is not before and after not in LIFE[before]:
         raise Refused(f"a deployment that is {before} does not become {after}")
+
+
+def way(before: DeploymentState, after: DeploymentState) -> list[DeploymentState]:
+    """The shortest way from a state to another, without the first; empty if they are the same.
+
+    Raises Refused if there is none.
+    """
+    ways = [[before]]
+    for steps in ways:  # grows meanwhile: breadth first
+        if steps[-1] is after:
+            return steps[1:]
+        ways += [[*steps, state] for state in sorted(LIFE[steps[-1]]) if state not in steps]
+    raise Refused(f"a deployment that is {before} does not become {after}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker import api_client, profiles
+from broker import api_client, machine_identity, profiles
 from broker.namespace import EquipmentAddress
 from broker.profiles import ProfileFolder
 from broker.responses.enrolment import (
@@ -64,7 +64,7 @@ async def enrol(code: str, chosen: ChosenAddresses, state: StateFolders) -> Clai
     secret.
     """
     new = state.new_identity
-    claim = identity.claim(new, code)
+    claim = machine_identity.claim(new, code)
     body = {
         "code": code,
         "public_key": base64.b64encode(claim.public_key).decode(),
@@ -74,7 +74,7 @@ async def enrol(code: str, chosen: ChosenAddresses, state: StateFolders) -> Clai
     async with api_client.connect(own.api, "", ca=own.ca, names=sign_in.OPTIONS) as connection:
         enrolled = await connection.send("POST", "/enrolments", NewGatewayResponse, body)
         chosen = await chosen.asked(connection)
-    identity.store_addresses(new, chosen.addresses)
+    machine_identity.store_addresses(new, chosen.addresses)
     identity.store_credential(new, enrolled.credential, enrolled.equipment)
     folder = state.own_identity(EquipmentAddress.parse(enrolled.equipment))
     former = identity.take_place(new, folder)
@@ -82,7 +82,7 @@ async def enrol(code: str, chosen: ChosenAddresses, state: StateFolders) -> Clai
         principal=enrolled.principal,
         equipment=enrolled.equipment,
         fingerprint=claim.fingerprint,
-        file=folder / identity.CREDENTIAL,
+        file=folder / machine_identity.CREDENTIAL,
         note=chosen.note,
         former=former,
     )

@@ -196,7 +196,7 @@ def _run(
             as_json=as_json,
         )
 
-    raise typer.Exit(run.run(go()))
+    raise typer.Exit(run.run(go(), serves=keep))
 
 
 def score(

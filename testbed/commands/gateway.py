@@ -109,7 +109,7 @@ def run(
         for enrolled in terminal_run.run(gateway_process.enrol_new(mappings), keeps_data=True):
             gateway_process.print_enrolled(enrolled, notes)
     running = gateway_process.run(mappings, WallClock(), takes_over=take_over)
-    terminal_run.run(running, keeps_data=True)
+    terminal_run.run(running, keeps_data=True, serves=True)
 
 
 @gateway_app.command(

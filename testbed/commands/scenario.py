@@ -209,4 +209,5 @@ def serve(file: ScenarioPath, port: Port = 0, seed: Seed = None, json: Json = Fa
         event = {"event": "ready", "url": url}
         print_json(event) if json else out.print(f"{file} is at {url}, until Ctrl-C")
 
-    terminal_run.run(boptest_server.serve(stepped, clock, seed=seed, port=port, on_ready=on_ready))
+    serving = boptest_server.serve(stepped, clock, seed=seed, port=port, on_ready=on_ready)
+    terminal_run.run(serving, serves=True)

@@ -114,7 +114,9 @@ def up(
             notes.print(warning, style="yellow")
 
     serving = server_up.up(own, WallClock(), on_ready)
-    run.run(server_up.until_stopped(serving, own.folder.absolute(), notes), keeps_data=True)
+    run.run(
+        server_up.until_stopped(serving, own.folder.absolute(), notes), keeps_data=True, serves=True
+    )
 
 
 def install_service(
@@ -165,7 +167,7 @@ def api(
         services = BrokerServices.from_settings(own, bus, secrets)
         await server_up.api(own, services, WallClock(), _ready_printer(as_json=json))
 
-    run.run(go(), keeps_data=True)
+    run.run(go(), keeps_data=True, serves=True)
 
 
 def recorder() -> None:
@@ -181,7 +183,7 @@ def recorder() -> None:
         unused_settings.warn(own, os.environ)
         await recorder_process.record(own, bus, WallClock())
 
-    run.run(go(), keeps_data=True)
+    run.run(go(), keeps_data=True, serves=True)
 
 
 def reconcile() -> None:
@@ -197,7 +199,7 @@ def reconcile() -> None:
         unused_settings.warn(own, os.environ)
         await mosquitto_reconciler.run(own, bus, WallClock())
 
-    run.run(go())
+    run.run(go(), serves=True)
 
 
 def openapi() -> None:

@@ -260,4 +260,4 @@ def serve(checked: "Callable[[], tuple[RowSource, SimulatorOptions]]", *, json: 
     from testbed.simulator import serving
 
     on_event = print_json if json else functools.partial(serving.print_event, out=out)
-    run.run(serving.simulate(source, options, WallClock(), on_event))
+    run.run(serving.simulate(source, options, WallClock(), on_event), serves=True)

@@ -83,7 +83,7 @@ def tap(stream: Stream, space: Space = "live", json: Json = False) -> None:
     from testbed.client import tap as client_tap
 
     printer = client_tap.json_printer(print_json) if json else client_tap.text_printer(out)
-    run.run(client_tap.tap(stream, space, printer))
+    run.run(client_tap.tap(stream, space, printer), serves=True)
 
 
 def history(

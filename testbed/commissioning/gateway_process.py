@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from broker import profiles
+from broker import machine_identity, profiles
 from broker.clock import Backoff, Clock
 from broker.errors import BedError, Corrupt, Invalid, Refused
 from broker.process import parent_death, termination
@@ -114,7 +114,7 @@ def _server_settings(folder: Path) -> tuple[GatewaySettings, BusSettings]:
 
     A credential of the environment is for the environment's addresses.
     """
-    stored = None if _has_credential() else identity.stored_addresses(folder)
+    stored = None if _has_credential() else machine_identity.stored_addresses(folder)
     if stored is None:
         return settings(GatewaySettings), settings(BusSettings)
     used = ServerAddresses.from_environment(os.environ, stored)

@@ -4,7 +4,7 @@ import os
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from broker import api_client
+from broker import api_client, machine_identity
 from broker.api_client import Api
 from broker.errors import BedError
 from broker.server_addresses import ServerAddresses
@@ -40,6 +40,8 @@ def _connect(folder: Path) -> AbstractAsyncContextManager[Api] | None:
         return api.connect()
     if not identity.is_enrolled(folder):
         return None
-    stored = identity.stored_addresses(folder)
+    stored = machine_identity.stored_addresses(folder)
     used = ServerAddresses.from_environment(os.environ, stored)
-    return api_client.connect(used.api, identity.credential(folder).text, ca=used.ca)
+    return api_client.connect(
+        used.api, machine_identity.credential(folder, identity.GATEWAY).text, ca=used.ca
+    )

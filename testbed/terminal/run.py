@@ -70,11 +70,12 @@ def _as_text(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
     return escaped
 
 
-def run(main: Coroutine[Any, Any, _T], *, keeps_data: bool = False) -> _T:
+def run(main: Coroutine[Any, Any, _T], *, keeps_data: bool = False, serves: bool = False) -> _T:
     """Run a command to its end; a BedError ends the process with its sentence and exit code.
 
     keeps_data: files that the command and its child processes write are readable by their owner
-    alone (umask 077).
+    alone (umask 077).  serves: the command runs until it is stopped, so SIGTERM is its right end,
+    exit code 0; of any other it is an interruption, as what it was to do is not done.
     """
     import asyncio
     import logging
@@ -89,7 +90,7 @@ def run(main: Coroutine[Any, Any, _T], *, keeps_data: bool = False) -> _T:
     interruption = Interruption()
     try:
         with interruption.handled():
-            return asyncio.run(_until_terminated(main, interruption))
+            return asyncio.run(_until_terminated(main, interruption, serves=serves))
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
     except (asyncio.CancelledError, BedError, ExceptionGroup) as exc:
@@ -108,8 +109,10 @@ def call(function: Callable[[], _T]) -> _T:
         fail(exc)
 
 
-async def _until_terminated(main: Coroutine[Any, Any, _T], interruption: Interruption) -> _T:
-    """Await `main`; Ctrl-C cancels it, and SIGTERM likewise, and then the exit code is 0."""
+async def _until_terminated(
+    main: Coroutine[Any, Any, _T], interruption: Interruption, *, serves: bool
+) -> _T:
+    """Await `main`; Ctrl-C and SIGTERM cancel it."""
     import asyncio
 
     task = asyncio.current_task()
@@ -130,7 +133,7 @@ async def _until_terminated(main: Coroutine[Any, Any, _T], interruption: Interru
         return await main
     except asyncio.CancelledError:
         if terminated:
-            sys.exit(Exit.DONE)
+            sys.exit(Exit.DONE if serves else Exit.INTERRUPTED)
         raise
     finally:
         with suppress(NotImplementedError):

@@ -15,6 +15,7 @@ from testbed_api.recorder import lost_gaps
 from testbed_api.retention.deletions import DELETED
 from testbed_api.security.system_secrets import SharedSecrets
 from testbed_api.settings import ServerSettings
+from testbed_runner.settings import RunnerSettings
 from testbed_sdk import PrototypeSettings
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
@@ -30,6 +31,7 @@ KINDS = [
     SharedSecrets,
     GatewaySettings,
     SourceSettings,
+    RunnerSettings,
     PrototypeSettings,
 ]
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from broker import machine_identity
 from broker.clock import WallClock
 from broker.errors import Forbidden
 from broker.namespace import EquipmentKind
@@ -54,6 +55,10 @@ async def test_a_gateway_is_enrolled_anew_after_a_lock_out(server, tmp_path, mon
         second = await enrolled()
     folder = state.identity_of(RIG.owner)
     assert (folder, second.file.parent) == (state.own_identity(RIG.owner), folder)
-    assert identity.credential(folder).principal == second.principal != first.principal
-    assert identity.credential(second.former).principal == first.principal
+    assert (
+        machine_identity.credential(folder, identity.GATEWAY).principal
+        == second.principal
+        != first.principal
+    )
+    assert machine_identity.credential(second.former, identity.GATEWAY).principal == first.principal
     assert first.fingerprint != second.fingerprint

@@ -5,7 +5,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import SecretStr
 
-from broker import enrolment
+from broker import enrolment, machine_identity
 from broker.credential import Credential
 from broker.errors import Corrupt, Invalid, Refused
 from broker.namespace import EquipmentAddress
@@ -19,18 +19,21 @@ PRESS, RIG = EquipmentAddress("factory", "press"), EquipmentAddress("factory", "
 
 def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path):
     folder = tmp_path / "own" / "identity"
-    first, again = identity.claim(folder, CODE), identity.claim(folder, CODE.lower())
+    first, again = (
+        machine_identity.claim(folder, CODE),
+        machine_identity.claim(folder, CODE.lower()),
+    )
     assert first.public_key == again.public_key
-    assert (folder / identity.KEY).stat().st_mode & 0o777 == 0o600
+    assert (folder / machine_identity.KEY).stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert [file.name for file in folder.iterdir()] == [identity.KEY]
+    assert [file.name for file in folder.iterdir()] == [machine_identity.KEY]
 
 
 def test_the_signature_is_of_this_code_and_this_key(tmp_path):
-    claim = identity.claim(tmp_path, CODE)
+    claim = machine_identity.claim(tmp_path, CODE)
     key = Ed25519PublicKey.from_public_bytes(claim.public_key)
     key.verify(claim.signature, enrolment.statement(" k7qx29mwrt hcv4npd8yb ", claim.public_key))
-    other = identity.claim(tmp_path / "other", CODE)
+    other = machine_identity.claim(tmp_path / "other", CODE)
     for code, public in ((CODE[:-1], claim.public_key), (CODE, other.public_key)):
         with pytest.raises(InvalidSignature):
             key.verify(claim.signature, enrolment.statement(code, public))
@@ -53,10 +56,10 @@ def test_a_new_identity_takes_its_place_and_the_former_ones_are_set_aside(tmp_pa
     for name in ("gateway-1", "gateway-2", "gateway-3"):
         identity.store_credential(new, Credential.make(name).text, str(PRESS))
         places.append(identity.take_place(new, folder))
-        assert identity.credential(folder).principal == name
+        assert machine_identity.credential(folder, identity.GATEWAY).principal == name
     assert places == [None, *(tmp_path / f"factory.press.former-{n}" for n in (1, 2))]
-    assert identity.credential(places[2]).principal == "gateway-2"
-    assert identity.claim(new, CODE).public_key
+    assert machine_identity.credential(places[2], identity.GATEWAY).principal == "gateway-2"
+    assert machine_identity.claim(new, CODE).public_key
 
 
 def test_a_gateway_that_is_not_enrolled_says_what_to_type(tmp_path):
@@ -75,27 +78,27 @@ def test_the_addresses_of_the_testbed_are_stored_with_a_copy_of_its_authority(tm
     ca, folder = tmp_path / "ca.pem", tmp_path / "identity"
     ca.write_text("an authority")
     addresses = ServerAddresses(api="https://h:8600", broker="mqtts://h:8883", ca=ca)
-    assert identity.stored_addresses(folder) is None
-    identity.store_addresses(folder, addresses)
+    assert machine_identity.stored_addresses(folder) is None
+    machine_identity.store_addresses(folder, addresses)
     ca.unlink()
-    stored = identity.stored_addresses(folder)
+    stored = machine_identity.stored_addresses(folder)
     assert (stored.api, stored.broker) == (addresses.api, addresses.broker)
     assert stored.ca.read_text() == "an authority"
     with pytest.raises(Invalid, match=r"ca\.pem cannot be read: No such file"):
-        identity.store_addresses(folder, addresses)
+        machine_identity.store_addresses(folder, addresses)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"api": "x"}'])
 def test_damaged_addresses_are_named_with_the_way_out(tmp_path, content):
-    (tmp_path / identity.ADDRESSES).write_text(content)
+    (tmp_path / machine_identity.ADDRESSES).write_text(content)
     with pytest.raises(Corrupt, match=r"testbed\.json holds no addresses") as raised:
-        identity.stored_addresses(tmp_path)
+        machine_identity.stored_addresses(tmp_path)
     assert "set TESTBED_API" in raised.value.hint
 
 
 @pytest.mark.parametrize("content", ["", "no key", "-----BEGIN PRIVATE KEY-----\n"])
 def test_a_damaged_key_is_told_and_not_replaced(tmp_path, content):
-    (tmp_path / identity.KEY).write_text(content)
+    (tmp_path / machine_identity.KEY).write_text(content)
     with pytest.raises(Corrupt, match="holds no key"):
-        identity.claim(tmp_path, CODE)
-    assert (tmp_path / identity.KEY).read_text() == content
+        machine_identity.claim(tmp_path, CODE)
+    assert (tmp_path / machine_identity.KEY).read_text() == content

@@ -113,3 +113,14 @@ def test_an_end_that_hangs_is_cut_short_by_a_late_interrupt():
         [sys.executable, "-c", HANGING], capture_output=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+@pytest.mark.parametrize(("serves", "code"), [(False, 130), (True, 0)])
+def test_sigterm_is_the_right_end_only_of_what_runs_until_it_is_stopped(serves, code):
+    async def terminated():
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(SystemExit) as ended:
+        run.run(terminated(), serves=serves)
+    assert ended.value.code == code

@@ -1,0 +1,1 @@
+"""The process product: programs as plain processes of this machine, which isolates nothing."""
