@@ -7,8 +7,7 @@ TESTBED_CREDENTIAL or TESTBED_CREDENTIAL_FILE, TESTBED_SPACE, and TESTBED_OUTPUT
 the address of each input.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -21,11 +20,10 @@ from pydantic import (
     ValidationError,
 )
 
-from broker import namespace, pydantic_checks
+from broker import pydantic_checks
 from broker.deployments.life import DeploymentStage
 from broker.errors import Invalid
 from broker.file_values import Id
-from broker.namespace import LIVE, StreamAddress
 from broker.prototypes.manifest import MOST_STREAMS, InputAddress
 
 MOST_SETTINGS, MOST_FAULTS = 100, 1_000
@@ -35,10 +33,6 @@ MOST_SPEED = 100.0
 LEAST_SPEED = 0.01
 MOST_FAULT_S = 366 * 86_400.0
 LEAST_PERIOD_S, MOST_PERIOD_S = 0.001, 86_400.0
-MOST_ID = 40
-OF_OUTPUTS = "-run"
-"""Ending of the equipment of a prototype's outputs, where they are not live."""
-_DIGITS = 8
 
 Speed = Annotated[float, Field(ge=LEAST_SPEED, le=MOST_SPEED, examples=[1.0])]
 
@@ -142,58 +136,3 @@ def check(
             f"its manifest has no input {unknown[0]!r}",
             hint=f"it has {', '.join(sorted(names)) or 'none'}",
         )
-
-
-def check_prototype(prototype: str) -> None:
-    """Raise Invalid for a name that another prototype's trials would take for their streams."""
-    endings = (*(f"-{stage}" for stage in DeploymentStage), OF_OUTPUTS)
-    if prototype.endswith(endings):
-        ending = prototype[prototype.rindex("-") :]
-        raise Invalid(
-            f"no prototype that is deployed is called {prototype}",
-            hint=f"names that end in {ending} are those of trials: choose another one",
-        )
-
-
-def bound_inputs(
-    organisation: str, prototype: str, stage: DeploymentStage, inputs: Mapping[str, StreamAddress]
-) -> dict[str, StreamAddress]:
-    """The streams that a deployment reads, by the names of its inputs.
-
-    organisation: whose deployment it is.  inputs: addresses of its manifest, which are those of the
-    live stage.  In the others an input is a stream of its own name of an equipment that stands for
-    no machine: `watch-simulated` of the prototype `watch`.  So what is simulated never counts as a
-    machine's own data, and a simulator's spec is no new version of a real stream's.
-    """
-    if stage is DeploymentStage.LIVE:
-        return dict(inputs)
-    equipment = _equipment(prototype, f"-{stage}")
-    return {name: StreamAddress(organisation, equipment, name) for name in inputs}
-
-
-def bound_outputs(
-    organisation: str, prototype: str, stage: DeploymentStage, outputs: Iterable[str]
-) -> dict[str, StreamAddress]:
-    """The streams that a deployment publishes, by the names of its outputs.
-
-    In the live stage they are streams of the equipment of the prototype's name; in the others of
-    `watch-run`, because the kind of an equipment never changes: what a program answers to simulated
-    or recorded samples is simulated, and what it answers to live ones is live.
-    """
-    live = stage is DeploymentStage.LIVE
-    equipment = prototype if live else _equipment(prototype, OF_OUTPUTS)
-    return {name: StreamAddress(organisation, equipment, name) for name in outputs}
-
-
-def _equipment(prototype: str, ending: str) -> str:
-    """The id of an equipment of a prototype: its name and an ending, cut where it is too long."""
-    if len(prototype) + len(ending) <= MOST_ID:
-        return prototype + ending
-    digest = hashlib.sha256(prototype.encode()).hexdigest()[:_DIGITS]
-    room = MOST_ID - len(ending) - _DIGITS - 1
-    return f"{prototype[:room].rstrip('-')}-{digest}{ending}"
-
-
-def space_of(stage: DeploymentStage, number: int) -> str:
-    """The space of a deployment's streams; number: its own."""
-    return LIVE if stage is DeploymentStage.LIVE else f"{namespace.RUN_PREFIX}deployment-{number}"

@@ -87,7 +87,8 @@ def deploy(
 ) -> None:
     """Deploy a prototype beside the machines, simulated, recorded or live.
 
-    Its image is pushed, the conditions of the stage are shown, and its start is followed.  Exit code 0: it runs; 1: a condition is not met, or it has ended.  Ctrl-C ends the waiting only.
+    Its image is pushed, the conditions of the stage are shown, and its start is followed.  Exit
+    code 0: it runs; 1: a condition is not met, or it has ended.  Ctrl-C ends the waiting only.
     """
     from testbed.prototype import deploy as prototype_deploy
     from testbed.prototype import source_order

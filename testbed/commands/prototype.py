@@ -28,6 +28,13 @@ Junit = Annotated[
 Report = Annotated[
     Path | None, typer.Option(help="file for a report with plots, HTML (default: none)")
 ]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        help="URL of a testbed that the scenario's run is handed over to, which opens the recorded"
+        " stage to this image (default: none)"
+    ),
+]
 WithTestbed = Annotated[
     bool,
     typer.Option(
@@ -79,13 +86,14 @@ def run_tests(
     seed: Seed = None,
     junit: Junit = None,
     report: Report = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Run the tests of a project and its scenario here, without a server and without Docker."""
     announce("checking")
     from testbed.prototype import tested
 
-    chosen = tested.ChosenTest(seed=seed, junit=junit, report=report, as_json=json)
+    chosen = tested.ChosenTest(seed=seed, junit=junit, report=report, server=server, as_json=json)
     raise typer.Exit(run.run(tested.checked_run(folder, chosen, WallClock())))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.clock import NS_PER_S
-from broker.deployments import source
+from broker.deployments import bindings
 from broker.deployments.life import DeploymentStage
 from broker.deployments.source import (
     PlannedFault,
@@ -31,8 +31,8 @@ from testbed_scenarios.timeline_model import ModelFault
 class SourceChoice:
     """The choices of the caller about what plays the inputs.
 
-    simulators: `INPUT=MODEL`.  recording: `12` or `server:12`, on the server.  streams: `INPUT=STREAM`, of
-    the recording.
+    simulators: `INPUT=MODEL`.  recording: `12` or `server:12`, on the server.  streams:
+    `INPUT=STREAM`, of the recording.
     """
 
     simulators: Sequence[str] = ()
@@ -179,7 +179,7 @@ def usual_streams(
     manifest: PrototypeManifest, organisation: str
 ) -> Mapping[str, Sequence[StreamAddress]]:
     """The streams that a recording for a prototype has: of its manifest, or its simulated trial."""
-    trial = source.bound_inputs(
+    trial = bindings.bound_inputs(
         organisation, manifest.name, DeploymentStage.SIMULATED, manifest.inputs
     )
     return {name: (address, trial[name]) for name, address in manifest.inputs.items()}

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from broker import policy, pydantic_checks
 from broker.clock import Clock
+from broker.deployments import bindings as stream_bindings
 from broker.deployments import source
 from broker.deployments.life import DeploymentStage, EndCause
 from broker.deployments.source import RecordedOrder, SimulatedOrder
@@ -215,7 +216,7 @@ def _checked_source(
     order: DeploymentOrder, manifest: PrototypeManifest
 ) -> SimulatedOrder | RecordedOrder | None:
     """The order of what plays the inputs, None in the live stage; raises Invalid."""
-    source.check_prototype(manifest.name)
+    stream_bindings.check_prototype(manifest.name)
     plays = None if order.source is None else source.from_document(dict(order.source))
     source.check(plays, order.stage, manifest.inputs)
     return plays
@@ -291,8 +292,9 @@ def _new(
     now_ns: int,
 ) -> Deployment:
     """The deployment as it begins, before it has its number, which its names rest on."""
-    needs, bindings = manifest.resources, _streams(manifest).bound(
-        order.organisation, order.stage, LIVE
+    needs, bindings = (
+        manifest.resources,
+        _streams(manifest).bound(order.organisation, order.stage, LIVE),
     )
     return Deployment(
         organisation=order.organisation,
@@ -329,7 +331,7 @@ async def _add(
     recorded: streams of the recording that plays its inputs.
     """
     number = await change.deployments.add(deployment)
-    space = source.space_of(deployment.stage, number)
+    space = stream_bindings.space_of(deployment.stage, number)
     bindings = _streams(manifest).bound(deployment.organisation, deployment.stage, space)
     span = Span(deployment.deployed_ns)
     for tried in range(_TRIES):

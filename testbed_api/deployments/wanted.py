@@ -51,7 +51,9 @@ def decide(
         decision = policy.decide(its, principal, Action.SUBSCRIBE, topic, now_ns)
         if decision.pause is not None:
             since = text_of(decision.pause.span.from_ns)
-            reason = f"{decision.pause.owner} has paused grant {decision.grant} of {what}, since {since}"
+            reason = (
+                f"{decision.pause.owner} has paused grant {decision.grant} of {what}, since {since}"
+            )
             frozen = WantedNow(WantedState.FREEZE, None, reason)
         elif not decision.allowed:
             reason = f"the grant of {what}, has ended"

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from broker.deployments import source
+from broker.deployments import bindings
 from broker.deployments.life import (
     DeploymentEnd,
     DeploymentStage,
@@ -263,8 +263,8 @@ class NamedStreams:
         """Bind the names to the streams of a stage, in a space."""
         return StreamBindings(
             space,
-            source.bound_inputs(organisation, self.prototype, stage, self.inputs),
-            source.bound_outputs(organisation, self.prototype, stage, self.outputs),
+            bindings.bound_inputs(organisation, self.prototype, stage, self.inputs),
+            bindings.bound_outputs(organisation, self.prototype, stage, self.outputs),
         )
 
 

@@ -197,7 +197,10 @@ async def test_a_stage_before_live_has_a_space_and_a_source_of_its_own(bed, depl
     deployed = await deploying.deployed("simulated", source=SOURCE)
     number = deployed["id"]
     space = f"run-deployment-{number}"
-    assert (deployed["space"], deployed["inputs"]) == (space, {"rig": "company/watch-simulated/rig"})
+    assert (deployed["space"], deployed["inputs"]) == (
+        space,
+        {"rig": "company/watch-simulated/rig"},
+    )
     item = (await site.items())[number]
     assert (item["source"], item["wanted"]) == (SOURCE, "run")
     material = (await site.material(number)).json()

@@ -8,7 +8,7 @@ import sys
 from contextlib import asynccontextmanager, suppress
 
 from broker.clock import NS_PER_S, WallClock, ns_of, text_of
-from broker.deployments import source
+from broker.deployments import bindings
 from broker.deployments.life import DeploymentStage
 from broker.errors import Unknown
 from broker.history_query import HistoryQuery
@@ -22,9 +22,9 @@ CLOCK = WallClock()
 LIVE_RIG = StreamAddress("factory", "pump-rig", "rig")
 STAGES = [DeploymentStage.SIMULATED, DeploymentStage.RECORDED]
 SIMULATED, RECORDED = (
-    source.bound_inputs("company", "watch", stage, {"rig": LIVE_RIG})["rig"] for stage in STAGES
+    bindings.bound_inputs("company", "watch", stage, {"rig": LIVE_RIG})["rig"] for stage in STAGES
 )
-SPACE = source.space_of(DeploymentStage.SIMULATED, 1)
+SPACE = bindings.space_of(DeploymentStage.SIMULATED, 1)
 MACHINE = {"simulator": "pump-rig", "seed": 3, "period_s": 0.1}
 ENDS_WITHIN_S = 2.5
 

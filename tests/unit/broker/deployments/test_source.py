@@ -5,7 +5,6 @@ import pytest
 from broker.deployments import source
 from broker.deployments.life import DeploymentStage
 from broker.errors import Invalid
-from broker.namespace import StreamAddress
 
 RIG = {"simulator": "pump-rig", "parameters": {"shut_opening": 0.7}, "seed": 3}
 SIMULATED = {"kind": "simulated", "inputs": {"rig": RIG}}
@@ -57,43 +56,3 @@ def test_orders_that_fit_are_right():
     source.check(source.from_document(RECORDED), DeploymentStage.RECORDED, ["rig"])
     source.check(None, DeploymentStage.LIVE, ["rig"])
     source.check(None, DeploymentStage.SIMULATED, [])
-
-
-def test_a_live_deployment_reads_the_streams_of_its_manifest():
-    inputs = {"rig": StreamAddress.parse("factory/pump-rig/rig")}
-    bound = source.bound_inputs("company", "watch", DeploymentStage.LIVE, inputs)
-    assert bound == inputs
-    assert source.space_of(DeploymentStage.LIVE, 12) == "live"
-
-
-def test_played_inputs_are_streams_of_the_organisation_that_no_machine_has():
-    inputs = {"rig": StreamAddress.parse("factory/pump-rig/rig")}
-    bound = source.bound_inputs("company", "watch", DeploymentStage.SIMULATED, inputs)
-    assert str(bound["rig"]) == "company/watch-simulated/rig"
-    assert source.space_of(DeploymentStage.SIMULATED, 12) == "run-deployment-12"
-
-
-def test_outputs_are_of_the_prototype_in_the_live_stage_and_of_its_trials_else():
-    addresses = [
-        str(source.bound_outputs("company", "watch", stage, ["score"])["score"])
-        for stage in DeploymentStage
-    ]
-    trial = "company/watch-run/score"
-    assert addresses == [trial, trial, "company/watch/score"]
-
-
-@pytest.mark.parametrize("name", ["a-simulated", "a-recorded", "a-live", "a-run"])
-def test_a_name_that_trials_take_for_their_streams_is_no_prototypes(name):
-    source.check_prototype("a-runner")
-    with pytest.raises(Invalid, match=name):
-        source.check_prototype(name)
-
-
-def test_the_longest_names_have_an_equipment_of_their_own_each():
-    names = ["a" * 39 + last for last in "bc"]
-    inputs = {"rig": StreamAddress.parse("factory/pump-rig/rig")}
-    played = [
-        source.bound_inputs("company", name, DeploymentStage.SIMULATED, inputs)["rig"]
-        for name in names
-    ]
-    assert len(set(played)) == len(names)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from broker import namespace
-from broker.deployments import source
+from broker.deployments import bindings
 from broker.deployments.life import (
     DeploymentEnd,
     DeploymentStage,
@@ -89,9 +89,9 @@ def test_a_machine_is_named_after_prototype_and_number_as_far_as_that_fits(
 
 
 def test_the_space_of_a_stage_before_live_is_one_of_its_own():
-    assert source.space_of(DeploymentStage.LIVE, 7) == "live"
+    assert bindings.space_of(DeploymentStage.LIVE, 7) == "live"
     for stage in (DeploymentStage.SIMULATED, DeploymentStage.RECORDED):
-        space = source.space_of(stage, 2**53 - 1)
+        space = bindings.space_of(stage, 2**53 - 1)
         assert namespace.checked_space(space) == space
 
 
