@@ -51,6 +51,26 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "prototype",
             "Write, check and test a prototype as a project, and ask for what it reads.",
         ),
+        "deploy": (
+            "deploy",
+            "Deploy a prototype beside the machines, simulated, recorded or live.",
+        ),
+        "deployments": (
+            "deployment",
+            "List the deployments of your organisation, the newest first.",
+        ),
+        "deployment": (
+            "deployment",
+            "Show, follow, stop, promote and roll back a deployment, and say why it failed.",
+        ),
+        "image": (
+            "image",
+            "List, delete and prune the images of your organisation's prototypes.",
+        ),
+        "secret": (
+            "secret",
+            "Set, list and delete secrets that your prototypes are given as files.",
+        ),
         "run": (
             "scenario",
             "Run a scenario: machines, faults and your prototypes, judged by what you expect.",
@@ -190,6 +210,7 @@ OURS = frozenset(
         "simulators",
         "testbed",
         "testbed_api",
+        "testbed_runner",
         "testbed_scenarios",
         "testbed_sdk",
     }

@@ -128,6 +128,21 @@ class Output:
         with self._time.call("publish"):
             await self._put((frame,), _span_of(frame), input_ns=input_ns)
 
+    async def state_gap(self, from_ns: int, to_ns: int, cause: str) -> None:
+        """State that no signal has a sample between two instants, both included.
+
+        from_ns, to_ns: ns since 1970.  cause: a word or two, such as "calibration".  Readers of
+        what is stored see it as a hole with this cause, and not as silence that nobody explains.
+        Raises Invalid if it ends before it begins.
+        """
+        if to_ns < from_ns:
+            raise Invalid(
+                f"a gap of {self.spec.address} ends {from_ns - to_ns} ns before it begins",
+                hint="give its first instant, then its last",
+            )
+        with self._time.call("state_gap"):
+            await self._put((), (to_ns, to_ns), gaps=(Gap((), from_ns, to_ns, cause),))
+
     async def _put(
         self,
         frames: tuple[Wide, ...],

@@ -110,6 +110,7 @@ class SyncOutput(_Blocking[Output]):
     """A named output: published batches are kept until the recorder confirms them."""
 
     publish = _blocking(Output.publish)
+    state_gap = _blocking(Output.state_gap)
     wait_drained = _blocking(Output.wait_drained)
 
     @property

@@ -24,6 +24,8 @@ MOST_BYTES = 256 * 1024**2
 BOUNDS = TarBounds(MOST_FILES, MOST_BYTES)
 LEFT_OUT = frozenset({"__pycache__", "out.html", "out.xml"})
 """Names that are not packed: caches, and results as the first files of a project name them."""
+PREFIX = "sha256:"
+"""Begin of a digest."""
 _VIRTUAL_ENVIRONMENT = "pyvenv.cfg"
 _PLAIN, _EXECUTABLE = 0o644, 0o755
 _END = bytes(2 * tarfile.BLOCKSIZE)
@@ -53,7 +55,7 @@ def pack(folder: Path, target: BinaryIO | None = None) -> ProjectBundle:
         size += len(piece)
         if target is not None:
             target.write(piece)
-    return ProjectBundle(f"sha256:{sha256.hexdigest()}", size, len(files))
+    return ProjectBundle(f"{PREFIX}{sha256.hexdigest()}", size, len(files))
 
 
 def check(archive: BinaryIO) -> ProjectBundle:
@@ -70,7 +72,7 @@ def check(archive: BinaryIO) -> ProjectBundle:
     while piece := archive.read(tar_entries.PIECE_BYTES):
         sha256.update(piece)
         size += len(piece)
-    return ProjectBundle(f"sha256:{sha256.hexdigest()}", size, files)
+    return ProjectBundle(f"{PREFIX}{sha256.hexdigest()}", size, files)
 
 
 def unpack(archive: BinaryIO, folder: Path) -> None:

@@ -28,6 +28,13 @@ Junit = Annotated[
 Report = Annotated[
     Path | None, typer.Option(help="file for a report with plots, HTML (default: none)")
 ]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        help="URL of a testbed that the scenario's run is handed over to, which opens the recorded"
+        " stage to this image (default: none)"
+    ),
+]
 WithTestbed = Annotated[
     bool,
     typer.Option(
@@ -79,13 +86,14 @@ def run_tests(
     seed: Seed = None,
     junit: Junit = None,
     report: Report = None,
+    server: Server = None,
     json: Json = False,
 ) -> None:
     """Run the tests of a project and its scenario here, without a server and without Docker."""
     announce("checking")
     from testbed.prototype import tested
 
-    chosen = tested.ChosenTest(seed=seed, junit=junit, report=report, as_json=json)
+    chosen = tested.ChosenTest(seed=seed, junit=junit, report=report, server=server, as_json=json)
     raise typer.Exit(run.run(tested.checked_run(folder, chosen, WallClock())))
 
 
@@ -114,6 +122,24 @@ def request(
     answer = run.run(asking)
     print_json(answer.as_json) if json else grant_request.print_request(answer, out)
     raise typer.Exit(run.Exit.DONE if answer.passed else run.Exit.NEGATIVE)
+
+
+@prototype.command(epilog=example("testbed prototype push valve-watch.tar"))
+def push(
+    archive: Annotated[
+        Path, typer.Argument(help="archive of an image, as `docker save` writes it")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="name by which people know it (default: that of the file)")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Push the image of a prototype, which the testbed verifies and keeps by its digest."""
+    announce(f"pushing {archive}")
+    from testbed.client import images
+
+    image = run.run(images.push_file(archive, name))
+    print_json(image) if json else images.print_pushed(image, out)
 
 
 @prototype.command(epilog=example("testbed prototype schema"))

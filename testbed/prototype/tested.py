@@ -15,7 +15,8 @@ from broker.errors import Invalid, Unavailable
 from broker.process import tasks, termination
 from testbed.processes import program_end
 from testbed.prototype import project as prototype_project
-from testbed.scenario import junit, matrix_run, report, terminal, whole_file
+from testbed.scenario import hand_over, junit, matrix_run, report, terminal, whole_file
+from testbed.scenario.hand_over import RunRecipient
 from testbed.scenario.loading import LoadedScenario
 from testbed.scenario.matrix_run import MatrixProgress, RunOptions
 from testbed.scenario.result import RunResult
@@ -32,11 +33,13 @@ class ChosenTest:
     """Choices of the caller of a test.
 
     seed: of the scenario, None for that of its file.  junit, report: files for its results.
+    server: URL of a testbed that its runs are handed over to, so that this image may be deployed.
     """
 
     seed: int | None = None
     junit: Path | None = None
     report: Path | None = None
+    server: str | None = None
     as_json: bool = False
 
     def check(self) -> None:
@@ -98,6 +101,9 @@ async def _checked_run(folder: Path, choices: ChosenTest, clock: Clock) -> Exit:
             verdict.failures += [each for each in differences if each not in verdict.failures]
         if verdict.results:
             _print_runs(verdict, choices)
+            if choices.server is not None:
+                recipient = RunRecipient(server=choices.server, folder=folder)
+                await hand_over.hand_over(recipient, loaded, verdict.results, clock, notes)
             notes.print(f"2. the tests in {folder}", style="bold")
             verdict.tests = await _pytest(folder)
     _print(verdict, manifest.name, choices)

@@ -11,6 +11,10 @@ from importlib import metadata
 from pathlib import Path
 
 from broker.errors import Invalid
+from broker.prototypes import bundle
+from broker.prototypes import file as manifest_file
+from broker.prototypes.image import BuiltImage
+from broker.prototypes.manifest import PrototypeManifest
 from broker.recordings import layout
 from testbed.scenario.plan import RunPlan
 from testbed_scenarios.model import (
@@ -22,18 +26,23 @@ from testbed_scenarios.model import (
     RecordingEquipment,
 )
 
+PROJECT = "project"
+"""The name of an image that is a packed project."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashedFile:
-    """A file that a run needed.
+    """A file that a run needed, or the project of a prototype.
 
     owner: the equipment or the prototype that it is of, by its name in the scenario.  path: as the
-    scenario names it.  sha256: of its content, of a recording over all of its files.
+    scenario names it.  sha256: of its content, of a recording over all of its files, of a project
+    that of the image that `testbed deploy` makes of it.  is_image: whether it is a project.
     """
 
     owner: str
     path: str
     sha256: str
+    is_image: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +82,11 @@ def _files(plan: RunPlan) -> Iterator[HashedFile]:
 
 
 def _code(plan: RunPlan) -> Iterator[HashedFile]:
+    project = _project(plan.base)
     for name, prototype in plan.scenario.prototypes.items():
+        if project is not None and project.name == name:
+            digest = bundle.pack(plan.base).digest.removeprefix(bundle.PREFIX)
+            yield HashedFile(owner=name, path=PROJECT, sha256=digest, is_image=True)
         named: Mapping[str, Path] = {}
         match prototype:
             case CommandPrototype(command=line):
@@ -84,6 +97,16 @@ def _code(plan: RunPlan) -> Iterator[HashedFile]:
                 named = _file_of_function(plan.base, function)
         for path, program in named.items():
             yield HashedFile(owner=name, path=path, sha256=file_sha256(program))
+
+
+def _project(folder: Path) -> PrototypeManifest | None:
+    """The manifest of a folder that is a project, None for another folder, or a wrong manifest."""
+    path = folder / manifest_file.NAME
+    try:
+        manifest = manifest_file.read(path.read_text(encoding="utf-8"), str(path)).manifest
+    except (OSError, UnicodeDecodeError, Invalid):
+        return None
+    return manifest if isinstance(manifest.image, BuiltImage) else None
 
 
 def _files_of_command(base: Path, line: str) -> Mapping[str, Path]:

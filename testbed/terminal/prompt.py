@@ -6,21 +6,27 @@ import typer
 
 from broker.errors import Refused
 
+MOST_SECRET = 1024**2
+"""Characters of a pipe that are read; what takes a secret refuses one that is too long."""
 
-def secret(question: str, *, twice: bool = False) -> str:
+
+def secret(
+    question: str, *, twice: bool = False, option: str = "--password", whole: bool = False
+) -> str:
     """The secret that a person types unseen, or a line of a pipe; raises Refused without any.
 
-    twice: a person types it again, to be sure of it; a pipe holds it once.
+    twice: a person types it again, to be sure of it; a pipe holds it once.  option: that takes it
+    instead.  whole: of a pipe, all of it, as a key has several lines.
     """
     try:
         if sys.stdin.isatty():
             typed = typer.prompt(question, hide_input=True, confirmation_prompt=twice)
         else:
-            typed = sys.stdin.readline()
+            typed = sys.stdin.read(MOST_SECRET) if whole else sys.stdin.readline()
     except (typer.Abort, UnicodeDecodeError):
         typed = ""
     if not typed.strip():
-        raise Refused("nothing was typed", hint="in scripts: a line of a pipe, or --password")
+        raise Refused("nothing was typed", hint=f"in scripts: a line of a pipe, or {option}")
     return str(typed).strip()
 
 

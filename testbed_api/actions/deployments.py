@@ -9,12 +9,16 @@ from pydantic import ValidationError
 
 from broker import policy, pydantic_checks
 from broker.clock import Clock
+from broker.deployments import bindings as stream_bindings
+from broker.deployments import source
 from broker.deployments.life import DeploymentStage, EndCause
+from broker.deployments.source import RecordedOrder, SimulatedOrder
 from broker.errors import Forbidden, Invalid, Taken, Unknown
 from broker.namespace import LIVE
 from broker.prototypes.image import ArchiveImage, RegistryImage
 from broker.prototypes.manifest import PrototypeManifest
-from broker.rights import Action, Span
+from broker.recordings.server_states import RecordingState
+from broker.rights import Action, Entry, Span
 from testbed_api.actions.caller import Caller
 from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.deployments import ending, placing
@@ -89,6 +93,7 @@ class DeploymentActions:
         """
         caller.must(Action.DEPLOY, order.organisation)
         manifest, now_ns = order.checked_manifest(), self.clock.now_ns()
+        plays = _checked_source(order, manifest)
         _check_order(order, manifest)
         _check_inputs(caller, order, manifest)
         machines: list[str] = []
@@ -104,7 +109,10 @@ class DeploymentActions:
                 reason = f"{caller.id} deployed another one in its place"
                 machines += await _stop(change, each, EndCause.REPLACED, reason, now_ns)
             replaces = former[-1].id if former else None
-            number = await _add(change, replace(new, replaces=replaces), manifest, caller.id)
+            recorded = await _recorded(change, caller, plays)
+            number = await _add(
+                change, replace(new, replaces=replaces), manifest, recorded, caller.id
+            )
             await change.images.use(order.organisation, image.digest, now_ns)
             await placing.assign(change, now_ns)
         await self._follow(machines)
@@ -198,26 +206,52 @@ class DeploymentActions:
 def _check_order(order: DeploymentOrder, manifest: PrototypeManifest) -> None:
     """Raise Invalid for what contradicts itself."""
     runners.checked_labels(order.labels)
-    if order.stage is DeploymentStage.LIVE and order.source is not None:
-        raise Invalid(
-            "source: in the live stage the equipment itself is the source", hint="leave it out"
-        )
-    if order.stage is not DeploymentStage.LIVE and order.source is None and manifest.inputs:
-        raise Invalid(
-            f"source: nothing says what plays the inputs in the {order.stage} stage",
-            hint="name a simulator for each input, or a recording",
-        )
     if manifest.secrets:
         raise Invalid(
             f"secrets: nothing keeps {manifest.secrets[0]} here", hint="leave secrets out"
         )
 
 
+def _checked_source(
+    order: DeploymentOrder, manifest: PrototypeManifest
+) -> SimulatedOrder | RecordedOrder | None:
+    """The order of what plays the inputs, None in the live stage; raises Invalid."""
+    stream_bindings.check_prototype(manifest.name)
+    plays = None if order.source is None else source.from_document(dict(order.source))
+    source.check(plays, order.stage, manifest.inputs)
+    return plays
+
+
+async def _recorded(
+    registry: Registry, caller: Caller, plays: SimulatedOrder | RecordedOrder | None
+) -> list[Entry]:
+    """The streams of the recording that plays the inputs, which the caller may read now.
+
+    Raises Unknown for a recording that is not there for the caller, Forbidden for a stream.
+    """
+    if not isinstance(plays, RecordedOrder):
+        return []
+    recording = await registry.recordings.get(plays.recording)
+    if caller.organisation not in {recording.organisation, *recording.owners}:
+        raise Unknown(f"there is no recording {recording.id}")
+    if recording.state is not RecordingState.COMPLETE:
+        raise Invalid(f"source: recording {recording.id} is {recording.state}, not complete")
+    entries = list(recording.entries)
+    for entry in entries:
+        if not caller.may_read(entry.space, entry.address):
+            raise Forbidden(
+                f"source: recording {recording.id} holds {entry.address} of the space"
+                f" {entry.space}, which {caller.id} may not read now",
+                hint="ask its owner for a grant, or play another recording",
+            )
+    return entries
+
+
 def _check_inputs(caller: Caller, order: DeploymentOrder, manifest: PrototypeManifest) -> None:
     """Raise Forbidden for an input of the live stage that no grant covers now."""
     if order.stage is not DeploymentStage.LIVE:
         return
-    streams = _streams(manifest).bound(order.organisation, LIVE)
+    streams = _streams(manifest).bound(order.organisation, order.stage, LIVE)
     reads = streams.scope.reads
     unread = policy.unreadable(caller.rights, order.organisation, reads, caller.at_ns)
     for entry in sorted(unread.not_granted):
@@ -258,7 +292,10 @@ def _new(
     now_ns: int,
 ) -> Deployment:
     """The deployment as it begins, before it has its number, which its names rest on."""
-    needs, bindings = manifest.resources, _streams(manifest).bound(order.organisation, LIVE)
+    needs, bindings = (
+        manifest.resources,
+        _streams(manifest).bound(order.organisation, order.stage, LIVE),
+    )
     return Deployment(
         organisation=order.organisation,
         prototype=manifest.name,
@@ -283,12 +320,19 @@ def _new(
 
 
 async def _add(
-    change: Registry, deployment: Deployment, manifest: PrototypeManifest, by: str
+    change: Registry,
+    deployment: Deployment,
+    manifest: PrototypeManifest,
+    recorded: Sequence[Entry],
+    by: str,
 ) -> int:
-    """Store a new deployment with its machines, whose names rest on its number."""
+    """Store a new deployment with its machines, whose names rest on its number.
+
+    recorded: streams of the recording that plays its inputs.
+    """
     number = await change.deployments.add(deployment)
-    space = domain_deployments.space_of(deployment.stage, number)
-    bindings = _streams(manifest).bound(deployment.organisation, space)
+    space = stream_bindings.space_of(deployment.stage, number)
+    bindings = _streams(manifest).bound(deployment.organisation, deployment.stage, space)
     span = Span(deployment.deployed_ns)
     for tried in range(_TRIES):
         name = domain_deployments.machine_name(
@@ -301,10 +345,11 @@ async def _add(
         except Taken:
             if tried == _TRIES - 1:
                 raise
-    source = None
+    source_machine = None
     if deployment.source is not None:
-        source = domain_deployments.source_name(name)
-        plays = organisations.machine(source, deployment.organisation, bindings.source_scope, span)
+        source_machine = domain_deployments.source_name(name)
+        scope = bindings.source_scope(recorded)
+        plays = organisations.machine(source_machine, deployment.organisation, scope, span)
         await change.principals.add(plays, by)
     named = replace(
         deployment,
@@ -313,7 +358,7 @@ async def _add(
         inputs=bindings.inputs,
         outputs=bindings.outputs,
         principal=name,
-        source_principal=source,
+        source_principal=source_machine,
     )
     await change.deployments.name(named)
     return number

@@ -7,7 +7,7 @@ from broker import policy
 from broker.clock import text_of
 from broker.deployments.life import EndCause, WantedState
 from broker.namespace import StreamTopic, Verb
-from broker.rights import Action, Rights
+from broker.rights import Action, Entry, Rights
 from testbed_api.domain.deployments import Deployment
 from testbed_api.registry.rights import PrincipalRights
 from testbed_api.registry.rights_cache import RightsCache
@@ -22,30 +22,41 @@ class WantedNow:
     reason: str = ""
 
 
-def decide(deployment: Deployment, rights: Rights | None, now_ns: int) -> WantedNow:
+def decide(
+    deployment: Deployment, rights: Rights | None, now_ns: int, source: Rights | None = None
+) -> WantedNow:
     """Decide in which state a deployment is wanted.
 
-    rights: of its machine, None if nobody has its name.  A grant that has ended weighs more than
-    one that is paused.
+    rights: of its machine, None if nobody has its name.  source: those of the machine that plays
+    its inputs, whose recording others have granted.  A grant that has ended weighs more than one
+    that is paused.
     """
     if deployment.wanted is WantedState.STOP:
         return WantedNow(WantedState.STOP, deployment.cause, deployment.wanted_reason)
     if rights is None or rights.principal(deployment.principal, now_ns) is None:
         reason = f"the credential of {deployment.principal} was revoked"
         return WantedNow(WantedState.STOP, EndCause.STOPPED, reason)
+    reads = [
+        (rights, deployment.principal, f"input {name}, {address}", Entry(deployment.space, address))
+        for name, address in deployment.inputs.items()
+    ]
+    player = deployment.source_principal or ""
+    plays = None if source is None else source.principal(player, now_ns)
+    if source is not None and plays is not None:
+        recorded = sorted(plays.scope.reads)
+        reads += [(source, player, f"its recording of {each.address}", each) for each in recorded]
     frozen = WantedNow()
-    for name, address in deployment.inputs.items():
-        topic = StreamTopic(deployment.space, Verb.DATA, address)
-        decision = policy.decide(rights, deployment.principal, Action.SUBSCRIBE, topic, now_ns)
+    for its, principal, what, entry in reads:
+        topic = StreamTopic(entry.space, Verb.DATA, entry.address)
+        decision = policy.decide(its, principal, Action.SUBSCRIBE, topic, now_ns)
         if decision.pause is not None:
             since = text_of(decision.pause.span.from_ns)
             reason = (
-                f"{decision.pause.owner} has paused grant {decision.grant} of input {name},"
-                f" {address}, since {since}"
+                f"{decision.pause.owner} has paused grant {decision.grant} of {what}, since {since}"
             )
             frozen = WantedNow(WantedState.FREEZE, None, reason)
         elif not decision.allowed:
-            reason = f"the grant of input {name}, {address}, has ended"
+            reason = f"the grant of {what}, has ended"
             return WantedNow(WantedState.STOP, EndCause.GRANT, reason)
     return frozen
 
@@ -55,9 +66,17 @@ async def of_each(
 ) -> Mapping[int, WantedNow]:
     """The states in which deployments are wanted, by their numbers; none of one that is over."""
     lasting = [each for each in deployments if not each.is_over]
-    rights = await cache.current({each.principal for each in lasting}) if lasting else {}
+    names = {each.principal for each in lasting}
+    names |= {each.source_principal for each in lasting if each.source_principal is not None}
+    rights = await cache.current(names) if lasting else {}
     return {
-        each.id: decide(each, _rights_of(rights.get(each.principal)), now_ns) for each in lasting
+        each.id: decide(
+            each,
+            _rights_of(rights.get(each.principal)),
+            now_ns,
+            _rights_of(rights.get(each.source_principal or "")),
+        )
+        for each in lasting
     }
 
 

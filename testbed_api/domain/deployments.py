@@ -1,10 +1,11 @@
 """Deployments of prototypes: what was asked for, where it runs, and what its runner says of it."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from broker.deployments import bindings
 from broker.deployments.life import (
     DeploymentEnd,
     DeploymentStage,
@@ -14,7 +15,7 @@ from broker.deployments.life import (
     check_step,
 )
 from broker.errors import Refused
-from broker.namespace import LIVE, RUN_PREFIX, StreamAddress
+from broker.namespace import StreamAddress
 from broker.rights import Entry, Scope
 from testbed_api.domain.organisations import SYSTEM_PREFIX
 
@@ -60,10 +61,9 @@ class StreamBindings:
         """The rights of the program's machine: these streams and no other."""
         return Scope(frozenset(self.entries(self.inputs)), frozenset(self.entries(self.outputs)))
 
-    @property
-    def source_scope(self) -> Scope:
-        """The rights of what plays the inputs."""
-        return Scope(writes=frozenset(self.entries(self.inputs)))
+    def source_scope(self, recorded: Iterable[Entry]) -> Scope:
+        """The rights of what plays the inputs; recorded: the streams of its recording, or none."""
+        return Scope(frozenset(recorded), frozenset(self.entries(self.inputs)))
 
     def entries(self, streams: Mapping[str, StreamAddress]) -> list[Entry]:
         """Some of the streams, in the space."""
@@ -259,35 +259,13 @@ class NamedStreams:
     inputs: Mapping[str, StreamAddress]
     outputs: Collection[str]
 
-    def bound(self, organisation: str, space: str) -> StreamBindings:
-        """Bind the names to streams in a space; raises Invalid for names that become too long.
-
-        In a run the inputs are the organisation's own streams, of the same equipment and stream
-        names: equipment that two owners name alike, or that is named as the prototype, is told
-        apart by its owner.
-        """
-        outputs = {name: StreamAddress(organisation, self.prototype, name) for name in self.outputs}
-        if space == LIVE:
-            return StreamBindings(space, dict(self.inputs), outputs)
-        owners: dict[str, set[str]] = {self.prototype: {""}}
-        for address in self.inputs.values():
-            owners.setdefault(address.equipment, set()).add(address.organisation)
-        inputs = {
-            name: StreamAddress(
-                organisation,
-                address.equipment
-                if len(owners[address.equipment]) == 1
-                else f"{address.organisation}-{address.equipment}",
-                address.stream,
-            )
-            for name, address in self.inputs.items()
-        }
-        return StreamBindings(space, inputs, outputs)
-
-
-def space_of(stage: DeploymentStage, number: int) -> str:
-    """The space of a deployment's streams."""
-    return LIVE if stage is DeploymentStage.LIVE else f"{RUN_PREFIX}deployment-{number}"
+    def bound(self, organisation: str, stage: DeploymentStage, space: str) -> StreamBindings:
+        """Bind the names to the streams of a stage, in a space."""
+        return StreamBindings(
+            space,
+            bindings.bound_inputs(organisation, self.prototype, stage, self.inputs),
+            bindings.bound_outputs(organisation, self.prototype, stage, self.outputs),
+        )
 
 
 def machine_name(prototype: str, number: int, *, more: str = "") -> str:

@@ -50,7 +50,20 @@ WITHOUT_DOCKER = (
 )
 """The steps of the page about one server, in its two ways."""
 WATCH = HOW_TO / "watch-it-run.md"
-OWN_TEST = {README, FIRST, OPEN, USE, BACK_UP, KEEP, CONNECT, ONE_SERVER, WITH_MOSQUITTO, WATCH}
+IDEA = HOW_TO / "from-idea-to-live-machine.md"
+OWN_TEST = {
+    README,
+    FIRST,
+    IDEA,
+    OPEN,
+    USE,
+    BACK_UP,
+    KEEP,
+    CONNECT,
+    ONE_SERVER,
+    WITH_MOSQUITTO,
+    WATCH,
+}
 """Pages that begin without a town, or that change it."""
 PUBLISH = """
 import logging
@@ -242,6 +255,11 @@ def test_from_nothing_to_a_first_approved_reader_in_twelve_commands_and_no_setti
         (own / "ten_lines.py").write_text(program.replace('"rig"', f'"{RIG}"'))
         walk.run_line("python own/ten_lines.py")  # as the last sign-in: cora
         walk.waits_for(-1, r"^\[-?[\d. ]+\]$")
+
+
+def test_from_an_idea_to_a_live_machine_on_one_computer(tmp_path: Path) -> None:
+    with walking(Walk(folder=tmp_path / "reader", addresses=dict(FREE_PORTS))) as walk:
+        walk.page(IDEA)
 
 
 def test_the_ten_lines_of_readme_are_the_example() -> None:

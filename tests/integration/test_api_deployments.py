@@ -1,19 +1,20 @@
 """Deployments over HTTP: placed, run by a runner that is written by hand, stopped, and seen."""
 
+import asyncio
 import time
 
 import pytest
 
-from broker.clock import text_of
+from broker.clock import NS_PER_S, WallClock, text_of
 from broker.namespace import StreamAddress
 from broker.prototypes.manifest import PrototypeManifest
 from broker.rights import Entry, Role
 from testbed_api.registry.audit import EventFilter
-from tests.integration.api_bed import RIG, assert_problem
+from tests.integration.api_bed import RIG, START_NS, assert_problem, stored
 from tests.integration.deployment_bed import MANIFEST, MIB
 
 SCORE = StreamAddress("company", "watch", "score")
-SOURCE = {"inputs": {"rig": {"simulator": "pump-rig"}}}
+SOURCE = {"kind": "simulated", "inputs": {"rig": {"simulator": "pump-rig"}}}
 
 
 async def test_a_deployment_is_placed_run_and_seen_with_what_it_says(bed, deploying, site):
@@ -196,7 +197,10 @@ async def test_a_stage_before_live_has_a_space_and_a_source_of_its_own(bed, depl
     deployed = await deploying.deployed("simulated", source=SOURCE)
     number = deployed["id"]
     space = f"run-deployment-{number}"
-    assert (deployed["space"], deployed["inputs"]) == (space, {"rig": "company/pump-rig/rig"})
+    assert (deployed["space"], deployed["inputs"]) == (
+        space,
+        {"rig": "company/watch-simulated/rig"},
+    )
     item = (await site.items())[number]
     assert (item["source"], item["wanted"]) == (SOURCE, "run")
     material = (await site.material(number)).json()
@@ -204,9 +208,9 @@ async def test_a_stage_before_live_has_a_space_and_a_source_of_its_own(bed, depl
     assert (await bed.ask(source, "GET", "/me")).json()["principal"] == f"watch-{number}-source"
     now_ns = bed.clock.now_ns()
     written = (await bed.registry.principals.find(f"watch-{number}-source", now_ns)).scope.writes
-    assert written == {Entry(space, StreamAddress("company", "pump-rig", "rig"))}
+    assert written == {Entry(space, StreamAddress("company", "watch-simulated", "rig"))}
     refused = await deploying.deploy("simulated")
-    assert_problem(refused, 422, "invalid", "nothing says what plays the inputs")
+    assert_problem(refused, 422, "invalid", "nothing plays its inputs: rig")
     assert_problem(await deploying.deploy(source=SOURCE), 422, "invalid", "source")
 
 
@@ -347,3 +351,36 @@ async def test_fifty_reports_a_second_are_cheap(bed, deploying, site):
     assert per_report_s < 0.5
     events = await bed.registry.audit.events(EventFilter(), 0, 1_000)
     assert not [each for each in events if "/runner/report" in each.event.target]
+
+
+async def test_a_recording_of_a_partner_is_played_as_long_as_its_grant_lasts(
+    bed, owner, rig, deploying, site
+):
+    await stored(bed, rig, 10)
+    await bed.api.ledger.keep_specs([("live", rig)], 0)
+    await bed.clock.advance(20)
+    body = {"name": "first", "streams": [{"stream": str(RIG)}]}
+    body |= {"from": text_of(START_NS), "to": text_of(START_NS + 10 * NS_PER_S)}
+    number = (await bed.ask(deploying.cora, "POST", "/recordings", json=body)).json()["id"]
+    path = f"/recordings/{number}"
+    async with asyncio.timeout(15):
+        while (await bed.ask(deploying.cora, "GET", path)).json()["state"] == "making":
+            await WallClock().sleep(0.05)
+    source = {"kind": "recorded", "recording": number, "streams": {"rig": str(RIG)}}
+    missing = await deploying.deploy("recorded", source=source | {"recording": 99})
+    assert_problem(missing, 404, "unknown", "no recording 99")
+    deployed = await deploying.deployed("recorded", source=source)
+    material = (await site.material(deployed["id"])).json()
+    its = {"Authorization": f"Bearer {material['source_credential']}"}
+    bundle = await bed.ask(its, "GET", f"{path}/bundle")
+    assert bundle.status_code == 200
+    async with site.waiting() as items:
+        path_of_grant = f"/grants/{deploying.grant.id}"
+        answer = await bed.ask(owner, "DELETE", path_of_grant)
+        assert answer.is_success, answer.text
+    (item,) = items
+    assert (item["wanted"], item["cause"]) == ("stop", "grant")
+    assert f"its recording of {RIG}" in item["reason"]
+    assert (await bed.ask(its, "GET", f"{path}/bundle")).status_code == 404
+    again = await deploying.deploy("recorded", source=source)
+    assert_problem(again, 403, "forbidden", str(RIG))

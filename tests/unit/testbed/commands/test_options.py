@@ -11,7 +11,10 @@ from testbed import cli
 
 REFERENCE = Path(__file__).parents[4] / "docs" / "reference" / "commands.md"
 TIMES = {"--since", "--from", "--to", "--at", "--until", "--sample-from", "--sample-to"}
-DURATIONS = {"--expires-in", "--keep-for", "--within", "--period", "--fault-every", "--skip"}
+DURATIONS = {
+    *("--expires-in", "--keep-for", "--within", "--period", "--fault-every", "--skip"),
+    "--unused-for",
+}
 OF_ONE_STREAM = {
     *("tap", "history", "stream gaps", "stream dead-letters", "delete", "deletions", "score"),
     "recording create",

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from broker import namespace
+from broker.deployments import bindings
 from broker.deployments.life import (
     DeploymentEnd,
     DeploymentStage,
@@ -12,8 +13,8 @@ from broker.deployments.life import (
     EndCause,
     WantedState,
 )
-from broker.errors import Invalid
 from broker.namespace import StreamAddress
+from broker.rights import Entry
 from testbed_api.domain import deployments, organisations
 from testbed_api.domain.deployments import Deployment, DeploymentEvent, NamedStreams, PinnedImage
 
@@ -41,40 +42,29 @@ WATCH = Deployment(
 )
 
 
-def bound(inputs, space, prototype="watch"):
-    streams = NamedStreams(prototype=prototype, inputs=inputs, outputs=["score"])
-    return streams.bound("firm", space)
+def bound(inputs, stage, space):
+    streams = NamedStreams(prototype="watch", inputs=inputs, outputs=["score"])
+    return streams.bound("firm", stage, space)
 
 
 def test_live_names_stand_for_what_the_manifest_says():
-    live = bound({"rig": RIG, "two": SECOND}, "live")
+    live = bound({"rig": RIG, "two": SECOND}, DeploymentStage.LIVE, "live")
     assert live.inputs == {"rig": RIG, "two": SECOND}
     assert {str(entry.address) for entry in live.scope.writes} == {"firm/watch/score"}
     assert {entry.address for entry in live.scope.reads} == {RIG, SECOND}
 
 
 def test_in_a_run_the_inputs_are_streams_of_the_organisation_in_its_space():
-    run = bound({"rig": RIG, "more": StreamAddress("factory", "rig", "more")}, "run-x")
-    assert run.inputs == {
-        "rig": StreamAddress("firm", "rig", "s"),
-        "more": StreamAddress("firm", "rig", "more"),
-    }
-    assert {entry.space for entry in run.scope.reads | run.scope.writes} == {"run-x"}
-    assert run.source_scope.writes == run.scope.reads
-    assert not run.source_scope.reads
-
-
-def test_equipment_of_the_same_name_is_told_apart_by_its_owner():
-    run = bound({"one": RIG, "two": SECOND}, "run-x")
+    run = bound({"rig": RIG, "two": SECOND}, DeploymentStage.RECORDED, "run-x")
     assert {str(each) for each in run.inputs.values()} == {
-        "firm/factory-rig/s",
-        "firm/other-rig/s",
+        "firm/watch-recorded/rig",
+        "firm/watch-recorded/two",
     }
-    own = bound({"one": StreamAddress("factory", "watch", "score")}, "run-x")
-    assert str(own.inputs["one"]) == "firm/factory-watch/score"
-    alike = {each: StreamAddress(each, "x" * 40, "s") for each in ("a", "b")}
-    with pytest.raises(Invalid, match="is not an id"):
-        bound(alike, "run-x")
+    assert {str(entry.address) for entry in run.scope.writes} == {"firm/watch-run/score"}
+    assert {entry.space for entry in run.scope.reads | run.scope.writes} == {"run-x"}
+    recorded = Entry("live", RIG)
+    assert run.source_scope([recorded]).reads == {recorded}
+    assert run.source_scope([]).writes == run.scope.reads
 
 
 @pytest.mark.parametrize(
@@ -99,9 +89,9 @@ def test_a_machine_is_named_after_prototype_and_number_as_far_as_that_fits(
 
 
 def test_the_space_of_a_stage_before_live_is_one_of_its_own():
-    assert deployments.space_of(DeploymentStage.LIVE, 7) == "live"
+    assert bindings.space_of(DeploymentStage.LIVE, 7) == "live"
     for stage in (DeploymentStage.SIMULATED, DeploymentStage.RECORDED):
-        space = deployments.space_of(stage, 2**53 - 1)
+        space = bindings.space_of(stage, 2**53 - 1)
         assert namespace.checked_space(space) == space
 
 
