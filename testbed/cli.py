@@ -113,6 +113,10 @@ PANELS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "Remove a profile, the one in use or that of --as, and end its token.",
         ),
         "password": ("token", "Set the password that you sign in with."),
+        "runner": (
+            "runner",
+            "Run prototypes at a site of one's own: enrol it, run it, list sites, lock one out.",
+        ),
         "openapi": ("server", "Print the API's OpenAPI document as JSON."),
     },
     "Machines": {

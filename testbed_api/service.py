@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -23,7 +24,7 @@ from broker.errors import Invalid
 from broker.responses.operations import BrokerListenerResponse
 from broker.settings import TLS_SCHEME, Address, BusSettings, address_of
 from testbed_api import data_folder, persistence
-from testbed_api.actions import administrator
+from testbed_api.actions import administrator, own_site
 from testbed_api.audit import journal
 from testbed_api.audit.clock_watch import ClockWatch
 from testbed_api.audit.journal import Anchoring
@@ -68,7 +69,8 @@ class RunningServer:
     administrator: a new credential of the administrator, None once one of them was used.  recorder:
     what a recorder in a process of its own connects with, None where it is not ours to start.  way:
     how that reaches the broker, and what it believes there.  has_partners: whether it has an
-    organisation beside the intermediary.
+    organisation beside the intermediary.  enrol_site: enrols the server's own runner anew, see
+    `actions.own_site`; None where it is not ours to start.
     """
 
     api: Address
@@ -78,6 +80,7 @@ class RunningServer:
     way: BusSettings
     certificates: ServerCertificates
     has_partners: bool = False
+    enrol_site: Callable[[], Awaitable[Credential | None]] | None = None
 
     @property
     def api_url(self) -> str:
@@ -187,6 +190,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
             way=way,
             certificates=listeners,
             has_partners=len(await data.registry.organisations.all()) > 1,
+            enrol_site=partial(own_site.enrol, data.registry, server_time),
         )
 
 

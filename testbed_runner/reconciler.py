@@ -135,17 +135,24 @@ class DeploymentReconciler:
         for look in self._looks.values():
             await _cancelled(look.task)
         if ends_programs:
-            async with asyncio.TaskGroup() as tasks:
-                for number in self.containers:
-                    tasks.create_task(self._end(number), name=f"end of {number}")
+            await self._end_all()
         for look in self._looks.values():
             await look.supervised.close()
 
+    async def _end_all(self) -> None:
+        """End all programs, also those that were not looked at yet."""
+        try:
+            containers = await self._parts.engine.containers()
+        except EngineAway as exc:
+            log.warning("programs were not ended", reason=str(exc))
+            return
+        async with asyncio.TaskGroup() as tasks:
+            for each in containers:
+                tasks.create_task(self._end(each.deployment), name=f"end of {each.deployment}")
+
     async def _end(self, number: int) -> None:
         """End a program, for the next runner to start it again."""
-        look, record = self._looks.get(number), self._record(number)
-        if look is None:
-            return
+        look, record = self._looks.get(number) or self._begin_to_look(number), self._record(number)
         if record.history.state is not DeploymentState.ENDED:
             step = decision.interrupted(record.history, self._steady.now_ns())
             await self._apply(record, step)

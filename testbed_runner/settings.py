@@ -10,7 +10,7 @@ from broker import namespace
 from broker.settings import Settings
 
 AUTO = "auto"
-"""Docker where its engine answers, else plain processes."""
+"""The best product that is here."""
 EVERYBODY = "*"
 """All organisations."""
 
@@ -26,9 +26,9 @@ class RunnerSettings(Settings):
     )
     runner_product: str = Field(
         default=AUTO,
-        pattern="^(auto|process|docker|swarm)$",
-        description="product that runs the programs: process, docker or swarm; auto takes Docker"
-        " where its engine answers, else plain processes",
+        pattern="^(auto|process)$",
+        description="product that runs the programs: process, for plain processes; or auto, for the"
+        " best one that is here",
     )
     runner_cpu: float | None = Field(
         default=None,

@@ -85,6 +85,14 @@ def up(
     tls: Tls = False,
     insecure: Insecure = False,
     sign_in: SignIn = False,
+    no_runner: Annotated[
+        bool,
+        typer.Option(
+            "--no-runner",
+            help="start no runner for prototypes that are deployed (default: one, where the server"
+            " listens to this machine alone)",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run broker, recorder and API, until Ctrl-C."""
@@ -110,10 +118,9 @@ def up(
 
     def on_ready(server: Any) -> None:
         show(server)
-        if warning := server_up.disk_warning(own):
-            notes.print(warning, style="yellow")
+        server_up.print_warnings(server, own, notes, has_runner=not no_runner)
 
-    serving = server_up.up(own, WallClock(), on_ready)
+    serving = server_up.up(own, WallClock(), on_ready, has_runner=not no_runner)
     run.run(
         server_up.until_stopped(serving, own.folder.absolute(), notes), keeps_data=True, serves=True
     )

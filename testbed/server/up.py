@@ -41,11 +41,16 @@ log = structlog.get_logger()
 
 
 async def up(
-    settings: ServerSettings, clock: Clock, on_ready: Callable[[RunningServer], None]
+    settings: ServerSettings,
+    clock: Clock,
+    on_ready: Callable[[RunningServer], None],
+    *,
+    has_runner: bool = False,
 ) -> None:
     """Run broker, recorder and API until cancelled; `on_ready` is called once they accept clients.
 
-    Raises Refused where `start_check` does; such a start leaves nothing behind.
+    has_runner: start a runner beside them, then.  Raises Refused where `start_check` does; such a
+    start leaves nothing behind.
     """
     start_check.check(settings)
     unused_settings.warn(settings, os.environ)
@@ -58,6 +63,11 @@ async def up(
                 _recorder(settings, server, server.recorder, clock), name="recorder process"
             )
         on_ready(server)
+        if has_runner:
+            from testbed.server import own_runner  # noqa: PLC0415 - after the server is ready
+
+            work = own_runner.run(server, settings.folder, client_addresses(server), clock)
+            tasks.create_task(work, name="runner process")
         await asyncio.get_running_loop().create_future()
 
 
@@ -225,6 +235,25 @@ def disk_warning(settings: ServerSettings) -> str:
         f"the disk of {settings.folder.absolute()} is nearly full: {left / MIB:,.0f} MiB are free."
         f" Recording waits {when} {least / MIB:,.0f} MiB are free, and gateways keep what they read"
         " on their own disks meanwhile; with nothing free, sign-ins and changes are refused as well"
+    )
+
+
+def print_warnings(
+    server: RunningServer, settings: ServerSettings, notes: Console, *, has_runner: bool
+) -> None:
+    """Print what whoever starts a server is to know.  has_runner: one is started beside it."""
+    runner = runner_warning(server) if has_runner else ""
+    for warning in filter(None, (disk_warning(settings), runner)):
+        notes.print(warning, style="yellow")
+
+
+def runner_warning(server: RunningServer) -> str:
+    """A sentence about the runner that is started beside a server; empty where there is none."""
+    if not server.api.is_loopback or server.enrol_site is None:
+        return ""
+    return (
+        "Prototypes that are deployed run here as plain processes, which nothing isolates: deploy"
+        " only programs that you would start yourself (--no-runner: none are run)"
     )
 
 

@@ -95,7 +95,7 @@ class RunnerWorkActions:
         while True:
             work = await self._work(caller)
             left_s = until_s - loop.time()
-            if work.revision != after or left_s <= 0:
+            if work.revision != after or left_s <= 0 or self.news.is_over:
                 return work
             await self.news.wait(min(LOOK_EVERY_S, left_s))
 

@@ -8,6 +8,13 @@ class DeploymentNews:
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
+        self.is_over = False
+        """Whether nobody is to wait any more, as the server ends."""
+
+    def end(self) -> None:
+        """Wake all who wait, for the last time."""
+        self.is_over = True
+        self.tell()
 
     def tell(self) -> None:
         """Wake all who wait."""

@@ -46,6 +46,8 @@ class OtherAction(StrEnum):
     FIRST_START = "first-start"
     SHOW_ADMINISTRATOR = "show-administrator"
     RENEW_CREDENTIAL = "renew-credential"
+    ENROL_OWN_SITE = "enrol-own-site"
+    """A start of the server enrols the runner that it starts beside itself."""
     HEALTH = "health"
     DOCS = "docs"
     OPENAPI = "openapi.json"

@@ -94,6 +94,7 @@ async def answering(
             yield
         finally:
             server.should_exit = True
+            dependencies.deployment_news.end()
             for task in background:
                 task.cancel()
     try:

@@ -24,6 +24,7 @@ from broker.responses.credentials import (
     PrincipalsResponse,
     TokensResponse,
 )
+from broker.responses.deployments import RunnerCodeResponse, RunnerList
 from broker.responses.enrolment import EnrolmentCodeResponse, GatewaysResponse
 from broker.responses.equipment import StreamPage, StreamResponse
 from broker.responses.grants import (
@@ -104,6 +105,8 @@ STEPS = [
     ("fay", "gateway code factory/pump-rig", EnrolmentCodeResponse),
     ("fay", "gateway enrol {code}", None),
     ("fay", "gateway show factory/pump-rig", GatewaysResponse),
+    ("fay", "runner code site-1 --label edge --open-to company", RunnerCodeResponse),
+    ("fay", "runner list", RunnerList),
     ("fay", "listing set factory/pump-rig --company company", ListingResponse),
     ("fay", "listing show factory/pump-rig", ListingResponse),
     ("cora", "listing list", ListingPage),

@@ -512,7 +512,7 @@ def _made(
         "broker": stack.enter_context(wire(mqtt_port)),
         "api": stack.enter_context(wire(api_port)),
     }
-    up = ["-m", "testbed", "up", "--json", "--data", str(folder / "data")]
+    up = ["-m", "testbed", "up", "--no-runner", "--json", "--data", str(folder / "data")]
     if influxdb:
         wires["recorder"] = stack.enter_context(wire(mqtt_port))
         up[1:2] = ["tests.faults.server", str(wires["recorder"].port)]

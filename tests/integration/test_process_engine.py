@@ -72,11 +72,11 @@ async def test_a_program_that_takes_our_right_to_its_folder_is_removed_all_the_s
 
 async def test_listeners_are_where_they_were_after_the_runner_started_again(bed):
     program = await start(bed)
-    told = program.order["doors"]
+    addresses = program.order["doors"]
     await bed.engine.close()
     async with bed.opened() as other:
         await other.adopt(12)
-        for host, port in told:
+        for host, port in addresses:
             _, writer = await asyncio.open_connection(host, port)
             writer.close()
         await other.remove(12)

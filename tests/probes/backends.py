@@ -56,7 +56,7 @@ class Embedded:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "data"
-        command = ["-m", "testbed", "up", "--json", "--data", str(self.folder)]
+        command = ["-m", "testbed", "up", "--no-runner", "--json", "--data", str(self.folder)]
         command += ["--port", str(free_port()), "--mqtt-port", str(free_port())]
         self._process = Process("server", command, folder)
 

@@ -152,9 +152,9 @@ def is_zero(parameter):
 NOTHING_TO_SHOW = {
     "the API answers with nothing": (
         *("credential revoke", "token revoke", "member remove"),
-        *("gateway lock-out", "password", "sign-out"),
+        *("gateway lock-out", "runner lock-out", "password", "sign-out"),
     ),
-    "prints nothing, until Ctrl-C": ("gateway run", "recorder", "reconcile"),
+    "prints nothing, until Ctrl-C": ("gateway run", "recorder", "reconcile", "runner run"),
     "prints JSON in any case": ("audit head", "openapi", "prototype schema", "scenario schema"),
     "prints or writes a unit of systemd": ("gateway install-service", "install-service"),
 }

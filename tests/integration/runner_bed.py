@@ -1,0 +1,151 @@
+"""A server, a company with a project to deploy, a factory that grants its rig, and a runner."""
+
+import asyncio
+import io
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from broker.api_client import Api
+from broker.clock import WallClock
+from broker.prototypes import bundle
+from broker.responses.deployments import DeploymentResponse, LogPage
+from broker.server_addresses import ServerAddresses
+from testbed_runner import enrolment, service
+from testbed_runner.settings import RunnerSettings
+
+RIG = "factory/pump-rig/rig"
+WITHIN_S = 30.0
+ENTERS = """
+import os, pathlib, time, urllib.request
+credential = pathlib.Path(os.environ["TESTBED_CREDENTIAL_FILE"]).read_text()
+request = urllib.request.Request(
+    os.environ["TESTBED_API"] + "/api/v1/me", headers={"Authorization": "Bearer " + credential}
+)
+print(urllib.request.urlopen(request).status, credential, os.getpid(), flush=True)
+"""
+STAYS = ENTERS + "time.sleep(600)\n"
+COUNTS = (
+    ENTERS + "for number in range(10**6):\n    print(number, flush=True)\n    time.sleep(0.05)\n"
+)
+
+
+@dataclass
+class RunnerBed:
+    """A testbed with a runner of plain processes, and requests of the company.
+
+    company, factory: clients of their owners.  folder: of the runner.  grant: of the rig.
+    """
+
+    company: Api
+    factory: Api
+    addresses: ServerAddresses
+    folder: Path
+    data: Path
+    grant: int = 0
+    clock: WallClock = field(default_factory=WallClock)
+
+    @property
+    def settings(self) -> RunnerSettings:
+        return RunnerSettings(runner_folder=self.folder, runner_product="process")
+
+    async def enrol(self, *, owner: Api | None = None, name: str = "site-1") -> None:
+        """Enrol the runner, as one of the company's."""
+        created = await (owner or self.company).request("POST", "/runners", json={"id": name})
+        await enrolment.enrol(self.company, created["code"], self.folder)
+        enrolment.store_addresses(self.folder, self.addresses)
+
+    @asynccontextmanager
+    async def running(
+        self, *, ends_programs: bool = False, raises: type[Exception] | None = None
+    ) -> AsyncIterator[asyncio.Task[None]]:
+        """Run the runner in this process; raises: as it is to end."""
+        identity = enrolment.stored(self.folder)
+        work = service.run(self.settings, identity, self.clock, ends_programs=ends_programs)
+        task = asyncio.get_running_loop().create_task(work)
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not (raises and isinstance(error, raises)):
+                raise error
+
+    async def push(self, text: str) -> str:
+        """Hand a project with this program over; its digest."""
+        project = self.folder.parent / "project"
+        project.mkdir(exist_ok=True)
+        (project / "prototype.py").write_text(text)
+        target = io.BytesIO()
+        packed = bundle.pack(project, target)
+        _add_image(self.data, packed.digest, packed.size_bytes)
+        place = self.folder / "process" / "images" / f"{packed.digest.replace(':', '-')}.tar"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(target.getvalue())
+        return packed.digest
+
+    async def deploy(self, text: str, *, stage: str = "live", **manifest: Any) -> int:
+        """Deploy a program; the number of its deployment."""
+        document = {
+            "prototype": "watch",
+            "image": {"build": "."},
+            "command": "python prototype.py",
+            "inputs": {"rig": RIG},
+            "outputs": {"score": {"signals": {"score": {}}}},
+            "resources": {"memory": "64 MiB"},
+        }
+        body = {
+            "manifest": document | manifest,
+            "stage": stage,
+            "digest": await self.push(text),
+        }
+        path = "/organisations/company/deployments"
+        return (await self.company.send("POST", path, DeploymentResponse, body)).id
+
+    async def show(self, number: int) -> DeploymentResponse:
+        return await self.company.get(f"/deployments/{number}", DeploymentResponse)
+
+    async def reached(self, number: int, state: str) -> DeploymentResponse:
+        """The deployment, once it is in a state."""
+        deployment = await self.show(number)
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                while deployment.state != state:
+                    await self.clock.sleep(0.1)
+                    deployment = await self.show(number)
+        except TimeoutError:
+            raise AssertionError(f"{deployment.state}: {deployment.reason}") from None
+        return deployment
+
+    async def events(self, number: int) -> list[Mapping[str, Any]]:
+        answer = await self.company.request("GET", f"/deployments/{number}/events")
+        return list(answer["items"])
+
+    async def lines(self, number: int, text: str = "") -> list[str]:
+        """The lines of its log, once one has a text in it."""
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                page = await self.company.get(f"/deployments/{number}/logs", LogPage)
+                lines = [line.text for line in page.items]
+                if any(text in line for line in lines):
+                    return lines
+                await self.clock.sleep(0.1)
+
+
+def pid_of(lines: list[str]) -> int:
+    """The process id that a program of this bed has printed first."""
+    return int(lines[0].split()[-1])
+
+
+def _add_image(data: Path, digest: str, size: int) -> None:
+    with sqlite3.connect(data / "registry.sqlite") as registry:
+        registry.execute(
+            "INSERT OR IGNORE INTO images (digest, organisation, name, kind, reference,"
+            " architecture, size_bytes, pushed_ns, pushed_by)"
+            " VALUES (?, 'company', 'watch', 'project', '', '', ?, 1, 'company-owner')",
+            (digest, size),
+        )
