@@ -36,6 +36,7 @@ from testbed_api.broker_auth.mosquitto_notifier import noticing
 from testbed_api.broker_auth.process_admission import ProcessAdmission
 from testbed_api.broker_auth.refusals import BusJournal
 from testbed_api.broker_auth.sessions import Sessions
+from testbed_api.deployments.replays import EndedReplays
 from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
 from testbed_api.http.listener import listening
 from testbed_api.http.live_feeds import LiveFeeds
@@ -375,7 +376,11 @@ async def _makers(
         tell=data.journal.tell,
     )
     keeper = RetentionEnforcer(
-        data.store, data.deletions, clock, remove_copies=removal.with_deletion
+        data.store,
+        data.deletions,
+        clock,
+        remove_copies=removal.with_deletion,
+        ended=EndedReplays(registry=registry, clock=clock).spans,
     )
     return maker, keeper
 

@@ -39,7 +39,9 @@ class RecordingRemoval:
         holding = await self.registry.recordings.holding(
             Entry(span.space, stream), span.from_ns, span.to_ns, others=is_retention
         )
-        why = "by its retention" if is_retention else f"by {by} of {stream.organisation}"
+        why = f"by {by} of {stream.organisation}"
+        if by is None:
+            why = "by its retention" if is_retention else f": {deletion.why}"
         for recording in holding:
             reason = f"samples of {stream} that it held were deleted {why}"
             context = self._context(recording, owner=stream.organisation, reason=reason)

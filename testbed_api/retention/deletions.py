@@ -32,6 +32,8 @@ class Reason(StrEnum):
 
     RETENTION = "retention"
     REQUEST = "request"
+    GRANT = "grant"
+    """The grant ended under which somebody played them in a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,14 @@ class StoredSpan:
     stream: StreamAddress
     from_ns: int
     to_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSpan:
+    """A span that nobody may have any more, with the reason as a sentence."""
+
+    span: StoredSpan
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,13 @@ from broker.batch import Long
 from broker.clock import DAY_S, HOUR_S, NS_PER_S, Clock, SteadyTime
 from broker.errors import BedError, Unavailable
 from testbed_api.retention import fingerprint
-from testbed_api.retention.deletions import Deletion, Deletions, Reason, StoredSpan
+from testbed_api.retention.deletions import (
+    Deletion,
+    Deletions,
+    EndedSpan,
+    Reason,
+    StoredSpan,
+)
 from testbed_api.retention.fingerprint import EARLIEST_NS, Fingerprint
 from testbed_api.stores.port import SeriesStore
 
@@ -38,6 +44,15 @@ async def _nothing_else(_deletion: Deletion) -> None:
     """Remove nothing: the store alone holds samples."""
 
 
+Ended = Callable[[], Awaitable[Sequence[EndedSpan]]]
+"""Lists spans that nobody may have any more."""
+
+
+async def _none_ended() -> Sequence[EndedSpan]:
+    """List nothing: no right to samples ends here."""
+    return ()
+
+
 class RetentionEnforcer:
     """Deletes spans from one store, one after the other."""
 
@@ -48,11 +63,14 @@ class RetentionEnforcer:
         clock: Clock,
         *,
         remove_copies: Removing = _nothing_else,
+        ended: Ended = _none_ended,
     ) -> None:
         """store: the recorder may write to it at the same time.
 
         remove_copies: called once the store holds no sample of a span, before that is noted.
+        ended: lists what is deleted because the right to have it has ended.
         """
+        self._ended = ended
         self.deletions = deletions
         self._remove_copies = remove_copies
         self._store = store
@@ -66,6 +84,7 @@ class RetentionEnforcer:
             try:
                 await self.resume()
                 await self.enforce()
+                await self.remove_ended()
             except BedError as exc:  # for example a revoked token: the API keeps running
                 log.warning("retention was postponed", reason=str(exc), again_in_s=INTERVAL_S)
             await self._clock.sleep(INTERVAL_S)
@@ -94,6 +113,19 @@ class RetentionEnforcer:
                 )
                 if await self._has_content(span):
                     await self._delete(deletion, [])
+
+    async def remove_ended(self) -> None:
+        """Delete the samples that nobody may have any more."""
+        for each in await self._ended():
+            deletion = Deletion(
+                span=each.span,
+                reason=Reason.GRANT,
+                by=None,
+                why=each.why,
+                asked_ns=self._clock.now_ns(),
+            )
+            if await self._has_content(each.span):
+                await self._delete(deletion, [])
 
     async def delete(self, span: StoredSpan, *, by: str, why: str) -> Sequence[Deletion]:
         """Delete a span now and return the records, usually one.

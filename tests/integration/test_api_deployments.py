@@ -10,6 +10,7 @@ from broker.messages import Freshness, Health
 from broker.namespace import StreamAddress
 from broker.prototypes.manifest import PrototypeManifest
 from broker.rights import Entry, Role
+from testbed_api.deployments.replays import EndedReplays
 from testbed_api.registry.audit import EventFilter
 from tests.integration.api_bed import RIG, START_NS, assert_problem, stored
 from tests.integration.deployment_bed import MANIFEST, MIB
@@ -403,3 +404,11 @@ async def test_a_recording_of_a_partner_is_played_as_long_as_its_grant_lasts(
     assert (await bed.ask(its, "GET", f"{path}/bundle")).status_code == 404
     again = await deploying.deploy("recorded", source=source)
     assert_problem(again, 403, "forbidden", str(RIG))
+    (span,) = await EndedReplays(registry=bed.registry, clock=bed.clock).spans()
+    assert (span.span.space, span.span.stream) == (
+        deployed["space"],
+        StreamAddress("company", "watch-recorded", "rig"),
+    )
+    assert str(RIG) in span.why
+    await deploying.give()
+    assert not await EndedReplays(registry=bed.registry, clock=bed.clock).spans()

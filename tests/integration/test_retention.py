@@ -16,7 +16,13 @@ from broker.streams import Signal, StreamSpec
 from testbed_api.recorder.ledger import DeadLetter, FlushEntries, Ledger, StreamEpoch, StreamSpan
 from testbed_api.registry.engine import open_engine
 from testbed_api.retention import enforcer, fingerprint
-from testbed_api.retention.deletions import Deletion, Deletions, Reason, StoredSpan
+from testbed_api.retention.deletions import (
+    Deletion,
+    Deletions,
+    EndedSpan,
+    Reason,
+    StoredSpan,
+)
 from testbed_api.retention.enforcer import DAY_S, HOUR_S, RetentionEnforcer
 from testbed_api.retention.fingerprint import EARLIEST_NS, LATEST_NS
 from testbed_api.stores import duckdb, influxdb
@@ -289,3 +295,17 @@ def test_nothing_goes_before_its_time():
     for keep_s in (HOUR_S, DAY_S, 7 * DAY_S, 400 * DAY_S):
         late_ns = NOW_NS - keep_s * NS_PER_S - enforcer.expired_ns(NOW_NS, keep_s)
         assert 0 <= late_ns < (DAY_S if keep_s >= 7 * DAY_S else HOUR_S) * NS_PER_S
+
+
+async def test_what_nobody_may_have_any_more_is_deleted_once_with_a_proof(bed):
+    async def ended():
+        return [EndedSpan(span(4, 0), "its grant has ended")]
+
+    keeper = RetentionEnforcer(bed.store, bed.keeper.deletions, bed.clock, ended=ended)
+    before = await bed.times()
+    await keeper.remove_ended()
+    await keeper.remove_ended()
+    after = await bed.times()
+    assert after["Pressure"] == [each for each in before["Pressure"] if each < ago_ns(4)]
+    (proof,) = await bed.proofs()
+    assert (proof.reason, proof.by, proof.why) == (Reason.GRANT, None, "its grant has ended")
