@@ -437,6 +437,8 @@ class SwarmEngine:
             line = json.loads(piece.content)
         except ValueError:
             line = {"report": piece.content.decode(errors="replace").strip()}
+        if not isinstance(line, dict) or "messages_in" not in line:
+            line = {"report": line.get("report", "") if isinstance(line, dict) else str(line)}
         if "report" in line:
             log.warning("relay reported a change", deployment=deployment, reason=line["report"])
             return
