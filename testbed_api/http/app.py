@@ -25,6 +25,7 @@ from testbed_api.http.routes import (
     equipment,
     grant_acts,
     grants,
+    images,
     listings,
     operations,
     organisations,
@@ -32,6 +33,7 @@ from testbed_api.http.routes import (
     recordings,
     retention,
     runs,
+    secrets,
     sign_in,
     status,
     streams,
@@ -42,7 +44,7 @@ _ROOMS = (
     *(equipment, streams, recordings, status, retention, backup),
     *(organisations, credentials, tokens, sign_in),
     *(listings, grants, grant_acts, pauses, access_report, enrolment, audit),
-    runs,
+    *(runs, images, secrets),
 )
 _DESCRIPTION = """What is shared with you, what is stored of it, and what comes in now.
 
@@ -62,6 +64,7 @@ _TAGS = [
         "organisations": "who takes part, and their members",
         "credentials": "machines, tokens, passwords and signing in",
         "runs": "runs of scenarios, with the origin of each figure",
+        "prototypes": "images and secrets of prototypes, and their deployments",
         "gateways": "enrolment of gateways with a one-time code",
         "keeping": "how long samples are kept, deletion with a proof, backup",
         "audit": "the chain of events and its signed heads",

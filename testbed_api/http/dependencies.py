@@ -13,6 +13,7 @@ from broker.rights import Entry
 from testbed_api.actions.enrolment import EnrolmentActions
 from testbed_api.actions.equipment import EquipmentActions
 from testbed_api.actions.grants import GrantActions
+from testbed_api.actions.images import ImageActions
 from testbed_api.actions.listings import ListingActions
 from testbed_api.actions.machines import MachineActions
 from testbed_api.actions.organisations import OrganisationActions
@@ -21,6 +22,7 @@ from testbed_api.actions.pauses import PauseActions
 from testbed_api.actions.recordings import RecordingActions
 from testbed_api.actions.retention import RetentionActions
 from testbed_api.actions.runs import RunActions
+from testbed_api.actions.secrets import SecretActions
 from testbed_api.actions.streams import StreamActions
 from testbed_api.actions.tokens import TokenActions, TokenChanges
 from testbed_api.audit.clock_watch import ClockWatch
@@ -29,8 +31,10 @@ from testbed_api.audit.read_counter import ReadCounter
 from testbed_api.backup.dump import Dumper
 from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.rights_changes import RightsChanges
+from testbed_api.domain.secrets import SecretCipher
 from testbed_api.http.live_feeds import LiveFeeds
 from testbed_api.http.rights_watch import RightsWatch
+from testbed_api.images.pruning import ImagePruning
 from testbed_api.limits.quotas import Quotas
 from testbed_api.limits.sign_in_attempts import SignInAttempts
 from testbed_api.notifications.delivery import NoticeDelivery
@@ -86,6 +90,18 @@ class ReadLog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrototypeMaterial:
+    """Images of prototypes on a server, and the cipher of their secrets.
+
+    registries: hosts whose images may be deployed.
+    """
+
+    images: ImagePruning
+    cipher: SecretCipher
+    registries: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiDependencies:
     """The container of all that the routes take.
 
@@ -99,6 +115,7 @@ class ApiDependencies:
     store: SeriesStore
     keeper: RetentionEnforcer
     recording_maker: RecordingMaker
+    prototype_material: PrototypeMaterial
     dumper: Dumper
     bus: client.Bus
     freshness: FreshnessTracker
@@ -229,6 +246,27 @@ class ApiDependencies:
         )
 
     @property
+    def images(self) -> ImageActions:
+        """The acts on images."""
+        return ImageActions(
+            registry=self.registry,
+            shelf=self.prototype_material.images.shelf,
+            registries=self.prototype_material.registries,
+            quotas=self.quotas,
+            clock=self.clock,
+        )
+
+    @property
+    def secrets(self) -> SecretActions:
+        """The acts on secrets."""
+        return SecretActions(
+            registry=self.registry,
+            cipher=self.prototype_material.cipher,
+            quotas=self.quotas,
+            clock=self.clock,
+        )
+
+    @property
     def tokens(self) -> TokenActions:
         """The acts on the caller's own tokens."""
         return TokenActions(registry=self.registry, changes=self._token_changes)
@@ -277,5 +315,7 @@ ListingActionsDep = Annotated[ListingActions, _capability("listings")]
 StreamActionsDep = Annotated[StreamActions, _capability("streams")]
 RetentionActionsDep = Annotated[RetentionActions, _capability("retentions")]
 RecordingActionsDep = Annotated[RecordingActions, _capability("recordings")]
+ImageActionsDep = Annotated[ImageActions, _capability("images")]
+SecretActionsDep = Annotated[SecretActions, _capability("secrets")]
 RunActionsDep = Annotated[RunActions, _capability("runs")]
 TokenActionsDep = Annotated[TokenActions, _capability("tokens")]

@@ -45,6 +45,8 @@ class QuotaKind(StrEnum):
     CONNECTIONS = "connections"
     RUNS = "runs"
     RECORDINGS = "recordings"
+    IMAGES = "images"
+    SECRETS = "secrets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class QuotaSettings:
     run_bytes: int = 1024**3
     recording_bytes: int = 50 * 1024**3
     recordings_at_once: int = 20
+    image_bytes: int = 20 * 1024**3
+    secrets: int = 100
 
 
 @dataclass(slots=True)
@@ -172,6 +176,19 @@ class Quotas:
         if being_made >= self.most.recordings_at_once:
             limit = f"{self.most.recordings_at_once} recordings of {organisation} at once"
             self._refuse(organisation, QuotaKind.RECORDINGS, limit)
+
+    def pushing(self, organisation: str, used_bytes: int) -> None:
+        """Check that the images of an organisation leave it room for more of one."""
+        if used_bytes >= self.most.image_bytes:
+            limit = f"{self.most.image_bytes:,} bytes of images of {organisation}"
+            hint = "delete one that is not needed: `testbed prototype images`"
+            self._refuse(organisation, QuotaKind.IMAGES, limit, hint=hint)
+
+    def keeping_secrets(self, organisation: str, others: int) -> None:
+        """Check that an organisation may have one more secret than those that it has."""
+        if others >= self.most.secrets:
+            limit = f"{self.most.secrets} secrets of {organisation}; delete one"
+            self._refuse(organisation, QuotaKind.SECRETS, limit)
 
     async def make_room(
         self, organisation: str, principals: Callable[[], Awaitable[Collection[str]]]

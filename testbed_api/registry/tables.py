@@ -354,6 +354,15 @@ images = Table(
     Column("pushed_by", _ID, nullable=False),
     Column("used_ns", BigInteger),
 )
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("organisation", _ID, ForeignKey("organisations.id"), primary_key=True),
+    Column("name", String(100), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("set_ns", BigInteger, nullable=False),
+    Column("set_by", _ID, nullable=False),
+)
 deployments = Table(
     "deployments",
     metadata,

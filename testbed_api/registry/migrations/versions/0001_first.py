@@ -50,6 +50,7 @@ def upgrade() -> None:
         _make_recordings()
         _make_runners()
         _make_images()
+        _make_secrets()
         _make_deployments()
         _make_rights_version()
 
@@ -585,6 +586,17 @@ def _make_images() -> None:
         sa.Column("pushed_ns", sa.BigInteger, nullable=False),
         *_ids("pushed_by"),
         sa.Column("used_ns", sa.BigInteger),
+    )
+
+
+def _make_secrets() -> None:
+    op.create_table(
+        "secrets",
+        sa.Column("organisation", ID, sa.ForeignKey("organisations.id"), primary_key=True),
+        sa.Column("name", sa.String(100), primary_key=True),
+        sa.Column("sealed", sa.LargeBinary, nullable=False),
+        sa.Column("set_ns", sa.BigInteger, nullable=False),
+        *_ids("set_by"),
     )
 
 
