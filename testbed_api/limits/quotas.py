@@ -181,7 +181,7 @@ class Quotas:
         """Check that the images of an organisation leave it room for more of one."""
         if used_bytes >= self.most.image_bytes:
             limit = f"{self.most.image_bytes:,} bytes of images of {organisation}"
-            hint = "delete one that is not needed: `testbed prototype images`"
+            hint = "delete one that is not needed: `testbed image list`"
             self._refuse(organisation, QuotaKind.IMAGES, limit, hint=hint)
 
     def keeping_secrets(self, organisation: str, others: int) -> None:

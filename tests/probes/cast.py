@@ -325,7 +325,8 @@ async def _hand_over(registry: Registry, now_ns: int) -> dict[str, int]:
 async def _pushed(registry: Registry, now_ns: int) -> None:
     """An image and a secret of each of two organisations."""
     for organisation in RUN_OWNERS:
-        image = PinnedImage(digest=IMAGE, name=canary(organisation), kind="registry")
+        name = canary(organisation)
+        image = PinnedImage(digest=IMAGE, name=name, kind="registry", pushed_ns=now_ns)
         await registry.images.add(organisation, image)
         by = f"{organisation}-owner"
         secret = SealedSecret(

@@ -22,7 +22,7 @@ from testbed_api.http.schemas import Form, Id
 
 router = APIRouter(tags=["prototypes"], prefix="/organisations/{organisation}/images")
 
-MEDIA_TYPE = "application/x-tar"
+MEDIA_TYPE = "application/octet-stream"
 _DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _ARCHIVE: dict[str, Any] = {
     "requestBody": {
