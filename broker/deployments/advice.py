@@ -1,4 +1,4 @@
-"""What to do about a deployment that ended, or that does not go on, in sentences.  Pure."""
+"""Advice about deployments that ended, or that do not go on, in sentences.  Pure."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,7 +9,6 @@ Advice = Callable[[DeploymentEnd, int], tuple[str, ...]]
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """Exit codes of a shell that cannot start a command."""
-USAGE = 2
 _CRASHES: Mapping[int, str] = {
     4: "its processor lacks an instruction: build the image for the site's architecture",
     6: "it aborted itself: native code of it, or its runtime, said why in the last lines",
@@ -26,12 +25,12 @@ KILLED, TERMINATED = 9, 15
 
 
 def of_end(end: DeploymentEnd, number: int) -> tuple[str, ...]:
-    """What to do about the end of a deployment, the likeliest first; number: of the deployment."""
+    """Advice about the end of a deployment, the likeliest first; number: of the deployment."""
     return _OF_CAUSE[end.cause](end, number)
 
 
 def of_state(state: DeploymentState, number: int, *, place: int | None = None) -> tuple[str, ...]:
-    """What to do about a deployment that goes on; nothing where it does what it should.
+    """Advice about a deployment that goes on; none where it does what it should.
 
     place: in the queue for a site, None if it waits for none.
     """
@@ -39,14 +38,12 @@ def of_state(state: DeploymentState, number: int, *, place: int | None = None) -
         case DeploymentState.WAITING if place is not None:
             return (
                 "wait: it starts by itself once a site has room",
-                "ask for less in its manifest (resources.memory, resources.cpu) or for fewer"
-                " labels, and deploy it again",
+                "ask for less: resources.memory, resources.cpu or labels, and deploy it again",
                 "stop another one: `testbed deployments` lists them",
             )
         case DeploymentState.CONNECTING:
             return (
-                "its program is to connect to the broker or the API: see `testbed.connect()` of"
-                " the SDK, or TESTBED_BROKER in its environment",
+                "its program is to connect: testbed.connect() of the SDK, or to TESTBED_BROKER",
                 f"look at what it prints: `testbed deployment logs {number} --follow`",
             )
         case DeploymentState.FROZEN:
@@ -55,15 +52,14 @@ def of_state(state: DeploymentState, number: int, *, place: int | None = None) -
             return ()
 
 
-def _stopped(_end: DeploymentEnd, number: int) -> tuple[str, ...]:
-    return (f"run the same again: `testbed deployment rollback {number}`, or deploy it anew",)
+def _stopped(_end: DeploymentEnd, _number: int) -> tuple[str, ...]:
+    return ("deploy it again, if it is to run: `testbed deploy`",)
 
 
 def _finished(_end: DeploymentEnd, _number: int) -> tuple[str, ...]:
     return (
         "nothing, if its work was done",
-        "a prototype of a live machine reads on until it is stopped: let it wait for its inputs"
-        " in a loop",
+        "a prototype of a live machine reads until it is stopped: let it read in a loop",
         "have it started again: restart: {when: always} in its manifest",
     )
 
@@ -71,7 +67,7 @@ def _finished(_end: DeploymentEnd, _number: int) -> tuple[str, ...]:
 def _failed(end: DeploymentEnd, number: int) -> tuple[str, ...]:
     logs = f"read what it printed: `testbed deployment logs {number}`"
     here = "run it on your computer: `testbed prototype test`"
-    if end.signal in _CRASHES:
+    if end.signal is not None and end.signal in _CRASHES:
         return (_CRASHES[end.signal], logs)
     if end.signal in {KILLED, TERMINATED}:
         return (
@@ -130,7 +126,7 @@ def _time(end: DeploymentEnd, number: int) -> tuple[str, ...]:
 def _image(_end: DeploymentEnd, _number: int) -> tuple[str, ...]:
     return (
         "see whether the testbed has it: `testbed image list`; if not, `testbed prototype push`",
-        "build it for the site's architecture: `testbed runners` says which",
+        "build it for the architecture of the site, which the reason names",
         "choose another site: `testbed deploy --label`",
     )
 
@@ -138,8 +134,7 @@ def _image(_end: DeploymentEnd, _number: int) -> tuple[str, ...]:
 def _start(_end: DeploymentEnd, _number: int) -> tuple[str, ...]:
     return (
         "see that the first word of `command` in its manifest is a program in the image",
-        "see that the image holds what it needs to run as another user than root, on a root that"
-        " cannot be written",
+        "see that it runs as another user than root, and writes to /tmp alone",
     )
 
 
@@ -150,16 +145,16 @@ def _grant(_end: DeploymentEnd, _number: int) -> tuple[str, ...]:
     )
 
 
-def _replaced(_end: DeploymentEnd, number: int) -> tuple[str, ...]:
+def _replaced(_end: DeploymentEnd, _number: int) -> tuple[str, ...]:
     return (
         "nothing: `testbed deployments` shows the one that runs in its place",
-        f"go back to this one: `testbed deployment rollback {number}`",
+        "go back to it: `testbed deployment rollback` of the one in its place",
     )
 
 
 def _site(_end: DeploymentEnd, _number: int) -> tuple[str, ...]:
     return (
-        "ask who runs the site; `testbed runners` shows the others",
+        "ask who runs the site",
         "deploy it again: it goes to another site that suits",
     )
 

@@ -4,7 +4,7 @@ What is missing is said in sentences, each with what opens the gate.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from broker.clock import NS_PER_S, text_of
@@ -92,14 +92,15 @@ class TriedDeployment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateFacts:
-    """What is known of a prototype that is to run in a stage.
+    """Facts of a prototype that is to run in a stage.
 
     image: None if its organisation does not hold the digest.  over_quota: the sentence of a full
     quota, empty for room.  site: why it would wait for a site, empty if one takes it at once.
     run: the newest that passed.  tried: deployments of the digest in the stage before, the newest
-    first.  source: why what is to play its inputs cannot be had, empty if it can.  not_granted:
-    streams of its inputs that are not granted, or not registered.  no_secrets: names of secrets
-    that are not set.
+    first.  returns_to: a deployment of the same in this stage, which a rollback goes back to; None
+    for no rollback.  source: why what is to play its inputs cannot be had, empty if it can.
+    not_granted: streams of its inputs that are not granted, or not registered.  no_secrets: names
+    of secrets that are not set.
     """
 
     digest: str
@@ -109,10 +110,11 @@ class GateFacts:
     site: str = ""
     run: PassedRun | None = None
     tried: Sequence[TriedDeployment] = ()
+    returns_to: int | None = None
     source: str = ""
     not_granted: Collection[str] = ()
     no_secrets: Sequence[str] = ()
-    inputs: Sequence[str] = field(default=())
+    inputs: Sequence[str] = ()
 
 
 def stage_after(stage: DeploymentStage) -> DeploymentStage | None:
@@ -171,6 +173,9 @@ def _site(facts: GateFacts) -> Gate:
 
 def _trial(before: DeploymentStage, facts: GateFacts) -> Gate:
     """Whether the image was tried, by a run that passed or in the stage before."""
+    if facts.returns_to is not None:
+        sentence = f"it ran in this stage before, as deployment {facts.returns_to}"
+        return Gate(GateName.TRIAL, is_open=True, sentence=sentence)
     flaws = [(each.deployment.id, each.flaw(facts.now_ns)) for each in facts.tried]
     good = next((number for number, flaw in flaws if not flaw), None)
     if facts.run is not None:

@@ -35,7 +35,7 @@ def test_every_end_says_what_to_do(cause):
         (EndCause.IMAGE, {}, "architecture"),
         (EndCause.START, {}, "`command`"),
         (EndCause.GRANT, {}, "testbed prototype request"),
-        (EndCause.REPLACED, {}, "testbed deployment rollback 12"),
+        (EndCause.REPLACED, {}, "testbed deployment rollback"),
     ],
 )
 def test_the_advice_is_about_what_was_hit(cause, more, words):
