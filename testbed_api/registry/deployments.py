@@ -109,6 +109,11 @@ class DeploymentRepository(Repository):
             for row in await self._session.rows(query)
         }
 
+    async def prototypes(self, organisation: str) -> set[str]:
+        """The names of all prototypes that an organisation has ever deployed."""
+        query = select(_TABLE.c.prototype).distinct().filter_by(organisation=organisation)
+        return {row.prototype for row in await self._session.rows(query)}
+
     async def in_stage(
         self, organisation: str, prototype: str, stage: DeploymentStage
     ) -> Sequence[Deployment]:

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from broker.clock import text_of
+from broker.clock import NS_PER_S, text_of
+from broker.messages import Freshness, Health
 from broker.namespace import StreamAddress
 from broker.prototypes.manifest import PrototypeManifest
 from broker.rights import Entry, Role
@@ -310,6 +311,24 @@ async def test_a_step_that_cannot_be_is_passed_over_and_the_rest_counts(deployin
     await site.events(number, again, "starting", first=4)
     seen = await deploying.show(number)
     assert (seen["state"], seen["restarts"], seen["end"]) == ("starting", 1, None)
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+async def test_the_end_of_a_deployment_is_no_alarm_of_its_outputs(bed, deploying, site, deployed):
+    number = (await deploying.deployed())["id"] if deployed else None
+    if number is None:
+        await bed.machine("old", "company", writes=frozenset({Entry("live", SCORE)}))
+    now_ns = bed.clock.now_ns()
+    until_ns = now_ns + 60 * NS_PER_S
+    health = Health(state=Freshness.STALE, at_ns=now_ns, valid_until_ns=until_ns, last_ns=now_ns)
+    bed.api.freshness.take("live", SCORE, health)
+    if number is None:
+        assert (await bed.ask(deploying.cora, "DELETE", "/credentials/old")).is_success
+    else:
+        await site.events(number, {"state": "ended", "reason": "it went"})
+    streams = (await bed.ask(deploying.cora, "GET", "/status")).json()["streams"]
+    (score,) = [each for each in streams if each["stream"] == str(SCORE)]
+    assert bool(score["alarms"]) is not deployed
 
 
 async def test_a_revoked_credential_stops_its_deployment(bed, deploying, site):
