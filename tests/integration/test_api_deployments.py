@@ -219,11 +219,11 @@ async def test_a_stage_before_live_has_a_space_and_a_source_of_its_own(bed, depl
 @pytest.mark.usefixtures("site")
 async def test_what_is_not_right_is_refused_and_nothing_is_left_of_it(bed, deploying):
     cases = [
-        ({"digest": f"sha256:{'b' * 64}"}, 404, "holds no image"),
+        ({"digest": f"sha256:{'b' * 64}"}, 409, "image: the testbed does not hold"),
         ({"manifest": {"command": ""}}, 422, "command"),
         ({"manifest": {"prototyp": "x"}}, 422, "prototyp"),
-        ({"manifest": {"inputs": {"m": "factory/mill/spindle"}}}, 403, "is not granted"),
-        ({"manifest": {"inputs": {"m": "company/none/here"}}}, 403, "no stream of company"),
+        ({"manifest": {"inputs": {"m": "factory/mill/spindle"}}}, 409, "not granted: factory/mill"),
+        ({"manifest": {"inputs": {"m": "company/none/here"}}}, 409, "not granted: company/none"),
         ({"labels": ["GPU"]}, 422, "label"),
         ({"stage": "controlled"}, 422, "stage"),
     ]
@@ -231,7 +231,7 @@ async def test_what_is_not_right_is_refused_and_nothing_is_left_of_it(bed, deplo
         assert_problem(
             await deploying.deploy(**({"stage": "live"} | more)),
             status,
-            {404: "unknown", 403: "forbidden", 422: "invalid"}[status],
+            {409: "refused", 422: "invalid"}[status],
             words,
         )
     assert await bed.registry.deployments.going_on() == []
