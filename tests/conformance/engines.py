@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
+from typing import Any
 
 from broker.clock import WallClock
 from broker.prototypes import bundle
 from broker.settings import Address
 from testbed_runner import netns
+from testbed_runner.docker.engine import DockerEngine
 from testbed_runner.doors import Doors
 from testbed_runner.port import Engine, ImageWanted, Upstream
 from testbed_runner.process.engine import ProcessEngine
@@ -31,6 +31,8 @@ from testbed_runner.traffic import HttpWatch, TrafficCounter
 from tests.services import images, swarm
 
 PROGRAM = "program.py"
+Fixture = Callable[[str], Any]
+"""Gives the fixture with a name, for a bed that needs a product."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +54,7 @@ class EngineBed:
 
 
 @asynccontextmanager
-async def process_bed(
-    folder: Path, upstream: Upstream, _request: pytest.FixtureRequest
-) -> AsyncIterator[EngineBed]:
+async def process_bed(folder: Path, upstream: Upstream, _: Fixture) -> AsyncIterator[EngineBed]:
     """Plain processes."""
 
     @asynccontextmanager
@@ -86,11 +86,9 @@ async def process_bed(
 
 
 @asynccontextmanager
-async def swarm_bed(
-    folder: Path, upstream: Upstream, request: pytest.FixtureRequest
-) -> AsyncIterator[EngineBed]:
+async def swarm_bed(folder: Path, upstream: Upstream, fixture: Fixture) -> AsyncIterator[EngineBed]:
     """Services of a Docker Swarm of one node."""
-    node: swarm.SwarmNode = request.getfixturevalue("swarm")
+    node: swarm.SwarmNode = fixture("swarm")
 
     async def image(text: str) -> tuple[ImageWanted, bytes]:
         archive = folder / "image.tar"
@@ -155,10 +153,44 @@ async def _reachable(node: swarm.SwarmNode, upstream: Upstream) -> AsyncIterator
             await relay.close()
 
 
-Bed = Callable[[Path, Upstream, pytest.FixtureRequest], AbstractAsyncContextManager[EngineBed]]
+@asynccontextmanager
+async def docker_bed(
+    folder: Path, upstream: Upstream, fixture: Fixture
+) -> AsyncIterator[EngineBed]:
+    """Containers of Docker's engine."""
+    dockerd = fixture("dockerd")
+    base = images.plain_python()
 
-BEDS: Mapping[str, Bed] = {
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Engine]:
+        clock = WallClock()
+        async with asyncio.TaskGroup() as tasks:
+            doors = Doors(upstream, trust=None, clock=clock, tasks=tasks)
+            engine = DockerEngine(folder / "site", doors, clock, tasks=tasks, url=dockerd.url)
+            try:
+                yield engine
+            finally:
+                await engine.close()
+
+    async def image(text: str) -> tuple[ImageWanted, bytes]:
+        archive = folder / "image.tar"
+        digest = images.write(archive, base, {PROGRAM: text})
+        return ImageWanted(kind="archive", digest=digest), archive.read_bytes()
+
+    async with opened() as engine:
+        bed = EngineBed(engine=engine, opened=opened, image=image, python=("python", "-u"))
+        try:
+            yield bed
+        finally:
+            for container in await engine.containers():
+                await engine.remove(container.deployment)
+            await engine.prune(frozenset())
+
+
+Opened = AbstractAsyncContextManager[EngineBed]
+BEDS: Mapping[str, Callable[[Path, Upstream, Fixture], Opened]] = {
     "process": process_bed,
+    "docker": docker_bed,
     "swarm": swarm_bed,
 }
 

@@ -46,6 +46,14 @@ class BaseImage:
     config: ImageConfig
 
 
+def plain_python() -> BaseImage:
+    """Python and its standard library alone, which is loaded in a second."""
+    version = _key(sys.version, os.path.realpath(sys.executable))
+    folder = built_products.cache() / f"image-plain-python-{version}"
+    layer = _once(folder / "layer.tar", python_image.entries)
+    return BaseImage(layer, python_image.config(_libraries(folder)))
+
+
 def python_base() -> BaseImage:
     """Python with all that the SDK needs, but without the SDK itself: that is `sdk`."""
     version = _key(
