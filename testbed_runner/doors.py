@@ -14,21 +14,18 @@ import structlog
 from broker.clock import Clock
 from broker.errors import Taken
 from broker.settings import Address
-from broker.tls import TlsEndpoint, Trust
+from broker.tls import Trust
 from testbed_runner import netns
 from testbed_runner.netns import Namespace
 from testbed_runner.port import Traffic, Upstream
 from testbed_runner.relay import HALF_OPEN_S, Relay
-from testbed_runner.relay_target import UpstreamListener
+from testbed_runner.relay_target import API, BROKER, UpstreamListener
 from testbed_runner.traffic import HttpWatch, MqttWatch, TrafficCounter
 
 LOOPBACK = "127.0.0.1"
 API_PORT = 8600
 BROKER_PORT = 1883
 log = structlog.get_logger()
-
-_API = TlsEndpoint("the API", "TESTBED_API", "TESTBED_CA")
-_BROKER = TlsEndpoint("the broker", "TESTBED_BROKER", "TESTBED_CA")
 
 
 class DoorAddresses(NamedTuple):
@@ -65,16 +62,20 @@ class Doors:
     ) -> None:
         """trust: how certificates of the testbed are checked, where it has TLS."""
         self._api = UpstreamListener(
-            endpoint=_API,
-            address=upstream.api,
+            endpoint=API,
+            host=upstream.api.host,
+            port=upstream.api.port,
             watched=HttpWatch,
+            report=_report,
             trust=trust if upstream.api_tls else None,
             half_open_s=HALF_OPEN_S,
         )
         self._broker = UpstreamListener(
-            endpoint=_BROKER,
-            address=upstream.broker,
+            endpoint=BROKER,
+            host=upstream.broker.host,
+            port=upstream.broker.port,
             watched=MqttWatch,
+            report=_report,
             trust=trust if upstream.broker_tls else None,
         )
         self._clock = clock
@@ -155,5 +156,5 @@ def traffic_of(counter: TrafficCounter) -> Traffic:
     )
 
 
-def _report(fault: str) -> None:
-    log.warning("relay had a fault", reason=fault)
+def _report(sentence: str) -> None:
+    log.warning("relay reported a change", reason=sentence)

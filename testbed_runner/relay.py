@@ -5,8 +5,7 @@ TLS with the testbed where this has it.  What passes is counted and never change
 floods or leaves connections open hurts itself alone: connections, memory and bytes per second of a
 relay have limits.
 
-On Docker Swarm this runs in a container with Python alone (`testbed_runner.swarm.relay_archive`),
-so it imports no library.
+On Docker Swarm this runs in a container with Python alone, so it imports no library.
 """
 
 import asyncio

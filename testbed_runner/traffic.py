@@ -4,8 +4,7 @@ A batch is a PUBLISH packet on a topic of `data` or `late`: a program's health, 
 marks it receives are no batches.  The bytes are looked at and never changed.  Bytes that are no
 MQTT end the counting of that connection, and nothing else.
 
-On Docker Swarm this runs in a container with Python alone (`testbed_runner.swarm.relay_archive`), so
-it imports no library.
+On Docker Swarm this runs in a container with Python alone, so it imports no library.
 
 Sources: MQTT 3.1.1 and MQTT 5, section 2 (the fixed header), 3.2 (CONNACK) and 3.3 (PUBLISH);
 RFC 9112, section 4 (the status line).

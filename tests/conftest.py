@@ -14,6 +14,7 @@ import pytest
 
 from tests import leftovers, services, side_by_side
 from tests.services import built_products
+from tests.services import dockerd as dockerd_product
 from tests.services import influxd as influxd_product
 from tests.services import mosquitto as mosquitto_product
 from tests.services import node_opcua as node_opcua_product
@@ -142,6 +143,14 @@ def postgresql(request) -> Iterator[postgresql_product.Postgresql]:
     with postgresql_product.data_folder() as folder, postgresql_product.serve(folder) as server:
         request.config.stash[SHARED_PRODUCTS].append(server.product)
         yield server
+
+
+@pytest.fixture(scope="session")
+def dockerd(request) -> Iterator[dockerd_product.Dockerd]:
+    """A Docker engine for the whole session, without networks; a test has a site of its own."""
+    with dockerd_product.data_folder() as folder, dockerd_product.serve(folder) as engine:
+        request.config.stash[SHARED_PRODUCTS].append(engine.product)
+        yield engine
 
 
 @pytest.fixture(scope="session")

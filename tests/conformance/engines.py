@@ -10,15 +10,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from broker.clock import WallClock
 from broker.prototypes import bundle
 from broker.settings import Address
+from testbed_runner.docker.engine import DockerEngine
 from testbed_runner.doors import Doors
 from testbed_runner.port import Engine, ImageWanted, Upstream
 from testbed_runner.process.engine import ProcessEngine
+from tests.services import images
 
 PROGRAM = "program.py"
+Fixture = Callable[[str], Any]
+"""Gives the fixture with a name, for a bed that needs a product."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,7 @@ class EngineBed:
 
 
 @asynccontextmanager
-async def process_bed(folder: Path, upstream: Upstream) -> AsyncIterator[EngineBed]:
+async def process_bed(folder: Path, upstream: Upstream, _: Fixture) -> AsyncIterator[EngineBed]:
     """Plain processes."""
 
     @asynccontextmanager
@@ -71,8 +76,44 @@ async def process_bed(folder: Path, upstream: Upstream) -> AsyncIterator[EngineB
                 await engine.remove(container.deployment)
 
 
-BEDS: Mapping[str, Callable[[Path, Upstream], AbstractAsyncContextManager[EngineBed]]] = {
+@asynccontextmanager
+async def docker_bed(
+    folder: Path, upstream: Upstream, fixture: Fixture
+) -> AsyncIterator[EngineBed]:
+    """Containers of Docker's engine."""
+    dockerd = fixture("dockerd")
+    base = images.plain_python()
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Engine]:
+        clock = WallClock()
+        async with asyncio.TaskGroup() as tasks:
+            doors = Doors(upstream, trust=None, clock=clock, tasks=tasks)
+            engine = DockerEngine(folder / "site", doors, clock, tasks=tasks, url=dockerd.url)
+            try:
+                yield engine
+            finally:
+                await engine.close()
+
+    async def image(text: str) -> tuple[ImageWanted, bytes]:
+        archive = folder / "image.tar"
+        digest = images.write(archive, base, {PROGRAM: text})
+        return ImageWanted(kind="archive", digest=digest), archive.read_bytes()
+
+    async with opened() as engine:
+        bed = EngineBed(engine=engine, opened=opened, image=image, python=("python", "-u"))
+        try:
+            yield bed
+        finally:
+            for container in await engine.containers():
+                await engine.remove(container.deployment)
+            await engine.prune(frozenset())
+
+
+Opened = AbstractAsyncContextManager[EngineBed]
+BEDS: Mapping[str, Callable[[Path, Upstream, Fixture], Opened]] = {
     "process": process_bed,
+    "docker": docker_bed,
 }
 
 

@@ -45,7 +45,7 @@ async def listener():
 @pytest.fixture(params=engines.BEDS)
 async def bed(request, tmp_path, listener):
     upstream = Upstream(api=listener, broker=engines.nowhere())
-    async with engines.BEDS[request.param](tmp_path, upstream) as opened:
+    async with engines.BEDS[request.param](tmp_path, upstream, request.getfixturevalue) as opened:
         yield opened
 
 

@@ -78,8 +78,9 @@ def opened(broker: Address, who: Credential = ADA):
     return client.open(settings, CLOCK, client_id=who.principal)
 
 
-def events(log: list) -> list[str]:
-    return [entry["event"] for entry in log]
+def reports(log: list) -> list[str]:
+    """The sentences of the relays in a log."""
+    return [entry["reason"] for entry in log if entry["event"] == "relay reported a change"]
 
 
 async def until(holds: Callable[[], bool], within_s: float = 5) -> None:
@@ -138,13 +139,14 @@ async def test_a_program_connects_again_once_the_broker_is_back(tmp_path):
             await bus.ready()
         with capture_logs() as log:
             await until(lambda: not bus.is_connected)
-            await until(lambda: "relay target went away" in events(log))
+            await until(lambda: any("is away" in reason for reason in reports(log)))
             async with broker_at(tmp_path, port):
                 await until(lambda: bus.is_connected, 15)
                 await bus.publish(TOPIC, b"{}")
     assert doors.traffic(1) == Traffic()  # closed
-    said = [event for event in events(log) if event.startswith("relay target")]
-    assert said == ["relay target went away", "relay target came back"]
+    away, back = reports(log)
+    assert away.startswith(f"the broker at 127.0.0.1:{port} is away: ")
+    assert back == f"the broker at 127.0.0.1:{port} is back"
 
 
 async def test_a_certificate_of_a_strange_authority_is_named_in_the_log(tmp_path, certificate):
