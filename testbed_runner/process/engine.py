@@ -237,9 +237,7 @@ class ProcessEngine:
         """The order for the shim of a program."""
         folder = self._programs[spec.deployment]
         own = {
-            "PATH": os.pathsep.join(
-                (os.environ.get("PATH", os.defpath), sysconfig.get_path("scripts"))
-            ),
+            "PATH": _search_path(),
             "HOME": str(folder.project),
             "TMPDIR": str(folder.folder / TEMPORARY),
             "LANG": "C.UTF-8",
@@ -356,6 +354,11 @@ def _spawn(program: ProgramFolder) -> int:
     ]
     words = [sys.executable, "-I", "-S", shim.__file__, str(program.folder)]
     return os.posix_spawn(sys.executable, words, {}, file_actions=standard, setsid=True)
+
+
+def _search_path() -> str:
+    """The PATH of a program: this Python first, which has the SDK, then what the runner has."""
+    return os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)))
 
 
 def _doors(given: Sequence[Sequence[Any]]) -> DoorAddresses:

@@ -24,16 +24,14 @@ async def bed(tmp_path):
         yield opened
 
 
-async def start(bed):
+async def start(bed, *, command=("python3", engines.PROGRAM)):
     image, archive = await bed.image(SLEEP)
 
     async def pieces():
         yield archive
 
     await bed.engine.fetch(image, pieces())
-    spec = ContainerSpec(
-        deployment=12, site="site-1", image=image, command=("python3", engines.PROGRAM)
-    )
+    spec = ContainerSpec(deployment=12, site="site-1", image=image, command=command)
     await bed.engine.start(spec)
     return bed.engine._programs[12]
 
@@ -94,3 +92,12 @@ async def test_a_shim_that_cannot_begin_is_said_so_at_once(bed):
     bed.engine._order = lambda *_: {"command": []}
     with pytest.raises(EngineAway, match="KeyError: 'folder'"):
         await start(bed)
+
+
+async def test_a_program_is_run_by_the_python_of_the_site_which_has_the_sdk(bed):
+    command = ("python", "-c", "import testbed_sdk")
+    await start(bed, command=command)
+    async with asyncio.timeout(20):
+        while (ended := (await bed.engine.containers())[0]).state is not ContainerState.ENDED:
+            await WallClock().sleep(0.05)
+    assert ended.exit_code == 0
