@@ -14,6 +14,7 @@ from broker.settings import BusSettings
 from testbed_api import persistence
 from testbed_api.persistence import Persistence
 from testbed_api.recorder import metrics
+from testbed_api.recorder.overdue_specs import RegistryLookups
 from testbed_api.recorder.recorder import Disk, Recorder, RecorderPace
 from testbed_api.security.system_secrets import RECORDER
 from testbed_api.settings import ServerSettings
@@ -81,7 +82,7 @@ def _recorder(
         bus,
         store=data.store,
         ledger=data.ledger,
-        kind_of=data.registry.equipment.kind,
+        registry=RegistryLookups(data.registry.equipment.kind, data.registry.streams.versions),
         organisations=partial(_organisations, data),
         clock=clock,
         pace=pace,

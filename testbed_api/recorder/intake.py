@@ -11,16 +11,20 @@ from testbed_api.recorder.flush import ReceivedMessage
 
 LEAST_GATHER_S = 0.1
 """The shortest time that messages are gathered, unless the pace says a shorter one."""
+ENOUGH = 4
+"""A flush begins once this part of the messages that it may take has come: when thousands of
+streams register at once it stores those first, and not all of them a second later."""
 
 
 class Intake:
     """Gathers messages: many at once cost ledger and store less."""
 
-    def __init__(self, clock: Clock, *, gather_s: float, enough: Amount) -> None:
-        """gather_s: the longest time.  enough: the most that one flush gathers."""
+    def __init__(self, clock: Clock, *, gather_s: float, most: Amount) -> None:
+        """gather_s: the longest time.  most: what one flush takes at most."""
         self._clock = clock
         self._gather_s = gather_s
-        self._enough = enough
+        self._most = most
+        self._enough = Amount(max(most.messages // ENOUGH, 1), most.bytes)
 
     async def gather(
         self, inbox: Inbox, waiting: Sequence[ReceivedMessage], *, flushed_s: float
@@ -39,7 +43,7 @@ class Intake:
 
     async def take(self, inbox: Inbox) -> list[ReceivedMessage]:
         """Take what has arrived, at most what one flush may hold, and parse it."""
-        since_ns, taken = self._clock.monotonic_ns(), inbox.take(self._enough)
+        since_ns, taken = self._clock.monotonic_ns(), inbox.take(self._most)
         return await asyncio.to_thread(
             lambda: [recorder_flush.read(message, since_ns) for message in taken]
         )

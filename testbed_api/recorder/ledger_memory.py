@@ -6,7 +6,7 @@ what the recorder itself commits from then on.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,6 @@ from broker import messages
 from broker.bus.inbox import Message
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Corrupt
-from broker.namespace import EquipmentAddress, EquipmentKind
 from broker.streams import StreamSpec
 from testbed_api.recorder import flush as recorder_flush
 from testbed_api.recorder.classify import Lookups
@@ -23,12 +22,12 @@ from testbed_api.recorder.flush import Flush, ReceivedMessage
 from testbed_api.recorder.ledger import FlushEntries, Ledger, StreamEpoch, StreamKey
 from testbed_api.recorder.life_ends import LifeEnd, LifeEnds
 from testbed_api.recorder.lineage import FirstSample
+from testbed_api.recorder.overdue_specs import KindOf
 
 if TYPE_CHECKING:
     from broker.messages import Held
+    from broker.namespace import EquipmentAddress, EquipmentKind
     from testbed_api.recorder.spec_versions import SpecKey
-
-KindOf = Callable[[EquipmentAddress], Awaitable[EquipmentKind | None]]
 
 MOST_LIVES = 8
 """Lives of a stream whose ranges are in memory, and whose marks are sent regularly."""

@@ -8,11 +8,9 @@ the store.  At its start it compares store and ledger, see `testbed_api.recorder
 
 import asyncio
 import shutil
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -25,23 +23,22 @@ from broker.namespace import Verb
 from testbed_api.recorder import classify, lost_gaps, narrowing, time_limits
 from testbed_api.recorder import flush as recorder_flush
 from testbed_api.recorder.classify import WaitLimits
+from testbed_api.recorder.counts import RecorderCounts
 from testbed_api.recorder.flush import Flush, FlushTime, ReceivedMessage
 from testbed_api.recorder.gap_search import GapSearch
 from testbed_api.recorder.intake import Intake
 from testbed_api.recorder.ledger import Ledger, StatedGap
-from testbed_api.recorder.ledger_memory import KindOf, LedgerMemory
+from testbed_api.recorder.ledger_memory import LedgerMemory
 from testbed_api.recorder.lost_gaps import LostGaps
 from testbed_api.recorder.marks import MarkPublisher
 from testbed_api.recorder.narrowing import MessageScope, Settlement
+from testbed_api.recorder.overdue_specs import OverdueSpecs, RegistryLookups
 from testbed_api.recorder.pairing import Pairing
 from testbed_api.recorder.placement import Placer
 from testbed_api.recorder.placement_ledger import PlacementLedger
 from testbed_api.recorder.quarantine import Quarantine
 from testbed_api.stores import bisect_write, side_by_side
 from testbed_api.stores.port import Position, SeriesStore
-
-if TYPE_CHECKING:
-    from testbed_api.recorder.time_limits import RunWeeks
 
 Organisations = Callable[[], Awaitable[Collection[str]]]
 
@@ -54,8 +51,8 @@ MOST_LOST_GAPS = 50_000
 """Lost gaps that samples which come later may still cut: the newest ones."""
 NARROW_EVERY = 3
 """After so many failures of one flush in a row it is narrowed down whose messages make it fail."""
-ENOUGH = 4
-"""A flush gathers this part of the inbox: as much as NATS sends of one filter at a time."""
+FLUSHES = 4
+"""In the inbox: one is as much as NATS sends of one filter at a time."""
 MOST_ALONE = 4
 """So many flushes' bytes of one organisation are gathered, until others' show whose it is."""
 READY_S = 5.0
@@ -92,9 +89,9 @@ class RecorderPace:
     """The line with the counts."""
 
     @property
-    def enough(self) -> Amount:
-        """The most that one flush gathers."""
-        return Amount(max(self.inbox // ENOUGH, 1), self.gather_bytes)
+    def flush(self) -> Amount:
+        """The most that one flush takes."""
+        return Amount(max(self.inbox // FLUSHES, 1), self.gather_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,34 +116,6 @@ class Disk:
             )
 
 
-@dataclass(slots=True)
-class RecorderCounts:
-    """Counters of this process since its start."""
-
-    batches: int = 0
-    samples: int = 0
-    repeated: int = 0
-    dead_letters: int = 0
-    gaps: int = 0
-    set_aside: int = 0
-    flushes: int = 0
-    flush_ms: int = 0
-    """Time spent in flushes."""
-    marks: int = 0
-    interruptions: int = 0
-    withheld: int = 0
-    """Batches not stored for now, as the store does not take them; their publishers have them."""
-    quarantined: int = 0
-    """Organisations with samples that are stored apart, as the store refuses them or is slow."""
-    checked: int = 0
-    """Batches whose samples were looked up in the store, as their time stamps might be taken."""
-    moved: int = 0
-    """Samples of these that got another time stamp, because theirs was taken."""
-    mismatches: int = 0
-    """Organisations in which store and ledger were found not to belong together."""
-    waiting: int = 0
-
-
 class Recorder:
     """The recorder of a testbed; only one may write to a ledger."""
 
@@ -156,16 +125,16 @@ class Recorder:
         *,
         store: SeriesStore,
         ledger: Ledger,
-        kind_of: KindOf,
+        registry: RegistryLookups,
         organisations: Organisations,
         clock: Clock,
         pace: RecorderPace | None = None,
         disk: Disk | None = None,
         since_ns: int | None = None,
     ) -> None:
-        """kind_of: the registered kind of an equipment, None if it is not registered.
+        """organisations: all that are registered.
 
-        organisations: all that are registered.  disk: None for no check of free space.  since_ns:
+        disk: None for no check of free space.  since_ns:
         from when on nobody else can have stored anything; None for now.
         """
         self.counts = RecorderCounts()
@@ -175,21 +144,21 @@ class Recorder:
         self._ledger = ledger
         self._organisations = organisations
         self._clock = clock
-        self._pace = pace or RecorderPace()
+        self._pace = pace = pace or RecorderPace()
         self._disk = disk
-        self._mark_publisher = MarkPublisher(bus, clock, every_s=self._pace.mark_every_s)
-        self._memory = LedgerMemory(ledger, kind_of, clock, most_missing=self._pace.most_waiting)
+        self._mark_publisher = MarkPublisher(bus, clock, every_s=pace.mark_every_s)
+        self._memory = LedgerMemory(ledger, registry.kind, clock, most_missing=pace.most_waiting)
+        self._overdue_specs = OverdueSpecs(registry.specs, clock)
         self._pairing = Pairing(ledger, store, clock, since_ns)
         self._lost_gaps = LostGaps()
         self._waiting: list[ReceivedMessage] = []
         self._steady_time = SteadyTime(clock)
-        self._run_weeks: RunWeeks = defaultdict(set)
         self._weeks = time_limits.KnownWeeks()
         self._placer = Placer(store, PlacementLedger(ledger.engine))
         self._quarantine = Quarantine(self._settle_apart, self._withhold, clock)
         self._in_ledger = asyncio.Lock()
         """Held by whoever changes the ledger, but for specs: a flush, a repair, a gap search."""
-        self._intake = Intake(clock, gather_s=self._pace.gather_s, enough=self._pace.enough)
+        self._intake = Intake(clock, gather_s=pace.gather_s, most=pace.flush)
 
     @property
     def interrupted(self) -> str:
@@ -435,6 +404,7 @@ class Recorder:
         and the specs that are refused, with the reason.
         """
         specs = [message for message in candidates if message.is_spec]
+        specs += await self._overdue_specs.messages(candidates, self._memory.lookups.specs)
         set_aside, unusable = await self._memory.take_specs(specs)
         return await self._without_quarantined(set_aside), unusable
 
@@ -458,7 +428,7 @@ class Recorder:
             flush = classify.classify(
                 every, lookups, placements=placements, time=time, limits=limits
             )
-            time_limits.enforce(flush, self._run_weeks)
+            time_limits.enforce(flush, self._weeks.of_runs)
             return flush
 
         flush = await asyncio.to_thread(classified)

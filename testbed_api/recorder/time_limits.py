@@ -41,6 +41,7 @@ class KnownWeeks:
     """The weeks in which each organisation had samples stored since the recorder's start."""
 
     def __init__(self) -> None:
+        self.of_runs: RunWeeks = defaultdict(set)
         self._known: dict[str, set[int]] = defaultdict(set)
 
     def new(self, flush: Flush) -> dict[str, set[int]]:

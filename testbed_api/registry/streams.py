@@ -46,6 +46,16 @@ class StreamRepository(Repository):
             f"there is no stream {address}" + ("" if version is None else f" with spec {version}")
         )
 
+    async def versions(self, wanted: Collection[tuple[StreamAddress, int]]) -> Sequence[StreamSpec]:
+        """Those of some versions of streams' specs that are registered."""
+        table = tables.stream_specs
+        place = tuple_(table.c.organisation, table.c.equipment, table.c.stream, table.c.version)
+        keys = [(*astuple(address), version) for address, version in wanted]
+        query = select(table.c.document).where(place.in_(keys))
+        return [
+            messages.decode_spec(row.document.encode()) for row in await self._session.rows(query)
+        ]
+
     async def missing(self, addresses: Sequence[StreamAddress]) -> frozenset[StreamAddress]:
         """The streams of one equipment, among those given, that have no registered spec."""
         table = tables.stream_specs

@@ -13,15 +13,16 @@ from broker import codec, messages, namespace
 from broker.backends.nats import server
 from broker.batch import Batch, EquipmentKind, Gap, Source, Wide
 from broker.bus import client
-from broker.clock import WallClock
+from broker.clock import NS_PER_S, WallClock
 from broker.credential import Credential
 from broker.errors import Partial, Unavailable
 from broker.messages import Held
 from broker.namespace import MarkTopic, StreamAddress, StreamTopic, Verb
 from broker.settings import BusSettings
 from broker.streams import Signal, StreamSpec
-from testbed_api.recorder import lost_gaps
+from testbed_api.recorder import lost_gaps, overdue_specs
 from testbed_api.recorder.ledger import Ledger, StreamEpoch, StreamSpan
+from testbed_api.recorder.overdue_specs import RegistryLookups
 from testbed_api.recorder.recorder import Recorder, RecorderPace
 from testbed_api.recorder.time_limits import MOST_NEW_WEEKS, MOST_WEEKS, WEEK_NS
 from testbed_api.registry.engine import open_engine
@@ -33,6 +34,7 @@ GOOD, BARRED = (
     StreamSpec(StreamAddress(name, "pump", "rig"), (Signal("a"),)) for name in ("good", "barred")
 )
 PARTY = Credential("party", "a-secret-that-is-long-enough")
+REGISTERED = [GOOD, BARRED]
 BUCKET = "withholding"
 PACE = RecorderPace(gather_s=0.05)
 
@@ -64,7 +66,7 @@ async def recording(folder, opening, pace=PACE):
                 bus,
                 store=store,
                 ledger=Ledger(engine),
-                kind_of=simulated,
+                registry=RegistryLookups(simulated, registered),
                 organisations=organisations,
                 clock=CLOCK,
                 pace=pace,
@@ -87,6 +89,10 @@ def in_buckets(influxd):
 
 async def organisations():
     return [spec.address.organisation for spec in (GOOD, BARRED)]
+
+
+async def registered(wanted):
+    return [spec for spec in REGISTERED if (spec.address, spec.version) in wanted]
 
 
 async def simulated(_equipment):
@@ -335,6 +341,23 @@ async def test_reading_around_a_lost_gap_holds_up_nobody_who_is_stored_apart(tmp
         async with asyncio.timeout(10):
             while (await ledger.held([lives[GOOD]]))[lives[GOOD]] != Held(2):
                 await CLOCK.sleep(0.05)
+
+
+async def test_a_spec_that_does_not_come_is_looked_up_in_the_registry(tmp_path, monkeypatch):
+    late = StreamSpec(StreamAddress("good", "pump", "late"), GOOD.signals)
+    pace = replace(PACE, spec_wait_s=60.0)
+    monkeypatch.setattr(overdue_specs, "OVERDUE_NS", NS_PER_S // 5)
+    REGISTERED.append(late)
+    try:
+        opening = duckdb.open(tmp_path / "samples.duckdb")
+        async with recording(tmp_path, opening, pace) as (out, store, _, recorder):
+            await publish(out, late, 1)
+            async with asyncio.timeout(10):
+                while await times(store, late) != [1]:
+                    await CLOCK.sleep(0.05)
+            assert not recorder.counts.set_aside
+    finally:
+        REGISTERED.remove(late)
 
 
 async def test_samples_of_many_new_weeks_are_stored_apart_and_a_few_weeks_at_a_time(tmp_path):
