@@ -168,8 +168,7 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
     """
     data_folder.check_unlocked(settings.folder)  # its ports are taken, too: not the cause
     system = {name: Credential.make(name) for name in (API, RECORDER)}
-    listeners = certificates.from_settings(settings)
-    certificates.check(listeners, clock.now_ns(), settings.host)
+    listeners = _checked_listeners(settings, clock)
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(listening(settings.host, settings.api_port))
         listening_ports.check(settings.host, settings.mqtt_listener_port)
@@ -201,6 +200,13 @@ async def serve(settings: ServerSettings, clock: Clock) -> AsyncIterator[Running
             has_partners=len(await data.registry.organisations.all()) > 1,
             enrol_site=partial(own_site.enrol, data.registry, server_time),
         )
+
+
+def _checked_listeners(settings: ServerSettings, clock: Clock) -> ServerCertificates:
+    """The certificates of the listeners; raises Invalid for one that cannot be used."""
+    listeners = certificates.from_settings(settings)
+    certificates.check(listeners, clock.now_ns(), settings.host)
+    return listeners
 
 
 @asynccontextmanager

@@ -24,6 +24,19 @@ runner_app = typer.Typer(
 Name = Annotated[str, typer.Argument(help="name of the runner, such as site-1")]
 
 
+Code = Annotated[
+    str | None,
+    typer.Option(
+        help="one-time code that `testbed runner code` showed, to enrol first (default: the"
+        " runner is enrolled)"
+    ),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(help="folder of the runner's key and state (default: testbed-runner)"),
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
     app.add_typer(runner_app, name="runner")
@@ -38,17 +51,8 @@ def add_to(app: typer.Typer) -> None:
     ),
 )
 def run(
-    code: Annotated[
-        str | None,
-        typer.Option(
-            help="one-time code that `testbed runner code` showed, to enrol first (default: the"
-            " runner is enrolled)"
-        ),
-    ] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option(help="folder of the runner's key and state (default: testbed-runner)"),
-    ] = None,
+    code: Code = None,
+    folder: Folder = None,
     product: Annotated[
         str | None,
         typer.Option(help="what runs the programs: process, or auto (default: auto)"),
@@ -73,19 +77,16 @@ def run(
     ca: Ca = None,
 ) -> None:
     """Run the deployments that the testbed gives to this site, until Ctrl-C."""
-    from testbed.client import runners
+    from testbed import runner_process
     from testbed_runner.settings import RunnerSettings
 
-    own = settings(
-        RunnerSettings,
-        runner_folder=folder,
-        runner_product=product,
-        runner_trust=",".join(trust) if trust else None,
-    )
+    trusted = ",".join(trust) if trust else None
+    chosen = {"runner_folder": folder, "runner_product": product, "runner_trust": trusted}
+    own = settings(RunnerSettings, **chosen)
     if code is not None:
         _enrol(code, own, api, broker, ca)
     announce(f"running deployments, with the state in {own.runner_folder}")
-    running = runners.run(own, WallClock(), ends_programs=end_programs)
+    running = runner_process.run(own, WallClock(), ends_programs=end_programs)
     terminal_run.run(running, keeps_data=True, serves=True)
 
 
@@ -93,12 +94,13 @@ def _enrol(
     code: str, own: "RunnerSettings", api: str | None, broker: str | None, ca: Path | None
 ) -> None:
     """Enrol the runner of a folder, and print who it is."""
-    from testbed.client import enrolment, runners
+    from testbed.client import enrolment
     from testbed.client.addresses import AddressOptions
 
     options = AddressOptions(api=api, broker=broker, ca=ca)
     chosen = terminal_run.call(lambda: enrolment.addresses_of(options))
-    enrolled = terminal_run.run(runners.enrol(code, chosen, own.runner_folder), keeps_data=True)
+    enrolling = runner_process.enrol(code, chosen, own.runner_folder)
+    enrolled = terminal_run.run(enrolling, keeps_data=True)
     notes.print(f"enrolled as {enrolled.runner}, with the key {enrolled.fingerprint}")
 
 

@@ -17,6 +17,14 @@ from testbed.terminal import run
 from testbed.terminal.options import Insecure, Json, PrintUnit, example, settings
 from testbed.terminal.screen import announce, notes, out, print_json
 
+NoRunner = Annotated[
+    bool,
+    typer.Option(
+        "--no-runner",
+        help="start no runner for prototypes that are deployed (default: one, where the server"
+        " listens to this machine alone)",
+    ),
+]
 Host = Annotated[
     str | None, typer.Option(help="IP address or name to listen on (default: 127.0.0.1)")
 ]
@@ -85,14 +93,7 @@ def up(
     tls: Tls = False,
     insecure: Insecure = False,
     sign_in: SignIn = False,
-    no_runner: Annotated[
-        bool,
-        typer.Option(
-            "--no-runner",
-            help="start no runner for prototypes that are deployed (default: one, where the server"
-            " listens to this machine alone)",
-        ),
-    ] = False,
+    no_runner: NoRunner = False,
     json: Json = False,
 ) -> None:
     """Run broker, recorder and API, until Ctrl-C."""

@@ -11,8 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-import structlog
-
 from broker.errors import Invalid, Refused, Unavailable
 from broker.prototypes import bundle
 from broker.prototypes import file as manifest_file
@@ -26,8 +24,6 @@ from testbed_scenarios.model import (
     PythonPrototype,
     RecordingEquipment,
 )
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +105,7 @@ def _project(plan: RunPlan) -> Iterator[HashedFile]:
         if name not in plan.scenario.prototypes:
             return
         digest = bundle.pack(plan.base).digest
-    except (Refused, Unavailable, OSError, UnicodeDecodeError) as exc:
-        log.info("project was not hashed", folder=str(plan.base), reason=str(exc))
+    except (Refused, Unavailable, OSError, UnicodeDecodeError):
         return
     sha256 = digest.removeprefix("sha256:")
     yield HashedFile(owner=name, path=manifest_file.NAME, sha256=sha256, kind="project")

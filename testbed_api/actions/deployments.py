@@ -18,7 +18,7 @@ from broker.namespace import LIVE
 from broker.prototypes.image import ArchiveImage, RegistryImage
 from broker.prototypes.manifest import PrototypeManifest
 from broker.recordings.server_states import RecordingState
-from broker.rights import Action, Entry, Span
+from broker.rights import Action, Entry, Scope, Span
 from testbed_api.actions.caller import Caller
 from testbed_api.actions.deployment_gates import DeploymentGates, GateRequest
 from testbed_api.broker_auth.connections import BrokerConnections
@@ -108,27 +108,29 @@ class DeploymentActions:
         plays = _checked_source(order, manifest)
         _check_order(order)
         await self.gates.must_be_open(caller, await self._asked(caller, order, manifest))
-        machines: list[str] = []
         async with self.registry.change(context, self.clock) as change:
             context.entry.facts |= _facts(order, manifest)
             image = await _image(change, order)
-            former = await change.deployments.in_stage(
-                order.organisation, manifest.name, order.stage
-            )
             new = _new(caller, order, manifest, image, now_ns)
-            await self._check_quota(change, new, former)
-            for each in former:
-                reason = f"{caller.id} deployed another one in its place"
-                machines += await _stop(change, each, EndCause.REPLACED, reason, now_ns)
-            replaces = former[-1].id if former else None
+            new, machines = await self._take_place(change, new, caller.id)
             recorded = await _recorded(change, caller, plays)
-            number = await _add(
-                change, replace(new, replaces=replaces), manifest, recorded, caller.id
-            )
+            number = await _add(change, new, manifest, recorded, caller.id)
             await change.images.use(order.organisation, image.digest, now_ns)
             await placing.assign(change, now_ns)
         await self._follow(machines)
         return await self._status(number)
+
+    async def _take_place(
+        self, change: Registry, new: Deployment, by: str
+    ) -> tuple[Deployment, list[str]]:
+        """Stop what runs of the prototype in the stage: (the new one in its place, machines)."""
+        former = await change.deployments.in_stage(new.organisation, new.prototype, new.stage)
+        await self._check_quota(change, new, former)
+        machines: list[str] = []
+        for each in former:
+            reason = f"{by} deployed another one in its place"
+            machines += await _stop(change, each, EndCause.REPLACED, reason, new.deployed_ns)
+        return replace(new, replaces=former[-1].id if former else None), machines
 
     async def conditions(self, caller: Caller, order: DeploymentOrder) -> list[Gate]:
         """The conditions of a stage for a prototype; nothing is deployed.  Raises Invalid."""
@@ -392,6 +394,25 @@ def _new(
     )
 
 
+async def _add_machine(
+    change: Registry, deployment: Deployment, number: int, scope: Scope, by: str
+) -> str:
+    """Add the machine that a deployment's program is; returns its name, which is not taken."""
+    span = Span(deployment.deployed_ns)
+    for tried in range(_TRIES):
+        more = f"-{tried + 1}" if tried else ""
+        name = domain_deployments.machine_name(deployment.prototype, number, more=more)
+        machine = organisations.machine(name, deployment.organisation, scope, span)
+        try:
+            await change.principals.add(machine, by)
+        except Taken:
+            if tried == _TRIES - 1:
+                raise
+        else:
+            return name
+    raise Taken(f"no name is free for the machine of deployment {number}")
+
+
 async def _add(
     change: Registry,
     deployment: Deployment,
@@ -406,18 +427,8 @@ async def _add(
     number = await change.deployments.add(deployment)
     space = stream_bindings.space_of(deployment.stage, number)
     bindings = _streams(manifest).bound(deployment.organisation, deployment.stage, space)
+    name = await _add_machine(change, deployment, number, bindings.scope, by)
     span = Span(deployment.deployed_ns)
-    for tried in range(_TRIES):
-        name = domain_deployments.machine_name(
-            manifest.name, number, more=f"-{tried + 1}" if tried else ""
-        )
-        machine = organisations.machine(name, deployment.organisation, bindings.scope, span)
-        try:
-            await change.principals.add(machine, by)
-            break
-        except Taken:
-            if tried == _TRIES - 1:
-                raise
     source_machine = None
     if deployment.source is not None:
         source_machine = domain_deployments.source_name(name)
