@@ -94,6 +94,7 @@ def _enrol(
     code: str, own: "RunnerSettings", api: str | None, broker: str | None, ca: Path | None
 ) -> None:
     """Enrol the runner of a folder, and print who it is."""
+    from testbed import runner_process
     from testbed.client import enrolment
     from testbed.client.addresses import AddressOptions
 
