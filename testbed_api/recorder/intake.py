@@ -13,7 +13,8 @@ LEAST_GATHER_S = 0.1
 """The shortest time that messages are gathered, unless the pace says a shorter one."""
 ENOUGH = 4
 """A flush begins once this part of the messages that it may take has come: when thousands of
-streams register at once it stores those first, and not all of them a second later."""
+streams register at once it stores those first, and not all of them a second later.  Where messages
+are gathered for a moment only, in front of DuckDB, all count: each flush costs that one much."""
 
 
 class Intake:
@@ -24,7 +25,8 @@ class Intake:
         self._clock = clock
         self._gather_s = gather_s
         self._most = most
-        self._enough = Amount(max(most.messages // ENOUGH, 1), most.bytes)
+        part = ENOUGH if gather_s > LEAST_GATHER_S else 1
+        self._enough = Amount(max(most.messages // part, 1), most.bytes)
 
     async def gather(
         self, inbox: Inbox, waiting: Sequence[ReceivedMessage], *, flushed_s: float

@@ -46,3 +46,17 @@ async def test_a_flush_begins_with_a_part_of_what_it_may_take_and_takes_what_has
         assert len(await intake().gather(inbox, [], flushed_s=0.0)) == 8
         assert len(await intake().gather(inbox, [], flushed_s=0.0)) == 2
         assert await intake().gather(inbox, [SPEC], flushed_s=0.0) == []
+
+
+async def test_where_messages_are_gathered_for_a_moment_a_flush_waits_for_more() -> None:
+    for gather_s, expected in ((LONG_S, 2), (LEAST_GATHER_S / 4, 3)):
+        inbox = Inbox(["#"], 20, "block")
+        for _ in range(2):
+            inbox.put(Message("tb1/live/data/o/e/s", b"{}"))
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            gathering = tasks.create_task(
+                intake(gather_s).gather(inbox, [], flushed_s=0.0), name="gathering"
+            )
+            await WallClock().sleep(0.005)
+            inbox.put(Message("tb1/live/data/o/e/s", b"{}"))
+        assert len(gathering.result()) == expected
