@@ -238,7 +238,7 @@ class ProcessEngine:
         folder = self._programs[spec.deployment]
         own = {
             "PATH": os.pathsep.join(
-                (os.environ.get("PATH", os.defpath), sysconfig.get_path("scripts"))
+                (sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath))
             ),
             "HOME": str(folder.project),
             "TMPDIR": str(folder.folder / TEMPORARY),
