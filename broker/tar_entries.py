@@ -4,7 +4,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import BinaryIO
+from typing import Protocol
 
 from broker.errors import Invalid
 
@@ -25,7 +25,7 @@ class TarBounds:
 class _BoundedReads:
     """A file that refuses to read a header of many megabytes into memory."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: "SeekableFile") -> None:
         self._file = file
 
     def read(self, size: int = -1) -> bytes:
@@ -40,7 +40,20 @@ class _BoundedReads:
         return self._file.tell()
 
 
-def entries(file: BinaryIO, bounds: TarBounds) -> Iterator[tarfile.TarInfo]:
+class SeekableFile(Protocol):
+    """A file that an archive is read from; it goes back by one block at most, but to its start."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes; fewer at the end of the file alone."""
+
+    def seek(self, position: int, /) -> int:
+        """Go to a position from the beginning."""
+
+    def tell(self) -> int:
+        """The position."""
+
+
+def entries(file: SeekableFile, bounds: TarBounds) -> Iterator[tarfile.TarInfo]:
     """The entries of an uncompressed archive, in its order; each name is checked.
 
     file: can seek, and is read from its beginning.  After an entry the caller may read its data at
@@ -49,7 +62,7 @@ def entries(file: BinaryIO, bounds: TarBounds) -> Iterator[tarfile.TarInfo]:
     """
     file.seek(0)
     try:
-        with tarfile.open(fileobj=_BoundedReads(file), mode="r:", errors="strict") as archive:  # type: ignore[call-overload]  # it reads, seeks and tells
+        with tarfile.open(fileobj=_BoundedReads(file), mode="r:") as archive:  # type: ignore[call-overload]  # it reads, seeks and tells
             unpacked = count = 0
             while (entry := archive.next()) is not None:
                 archive.members = []  # else every entry stays in memory
@@ -67,7 +80,7 @@ def entries(file: BinaryIO, bounds: TarBounds) -> Iterator[tarfile.TarInfo]:
         raise Invalid("it is no whole tar archive: it is cut off, or malformed at its end")
 
 
-def pieces(file: BinaryIO, entry: tarfile.TarInfo) -> Iterator[bytes]:
+def pieces(file: SeekableFile, entry: tarfile.TarInfo) -> Iterator[bytes]:
     """The data of a file in an archive, in pieces of 1 MiB at most."""
     file.seek(entry.offset_data)
     left = entry.size

@@ -18,9 +18,10 @@ from broker import tls
 from broker.backends.nats import listening_ports, server
 from broker.backends.nats.server import NatsBroker, NatsServer, NatsSettings
 from broker.bus import client
-from broker.clock import Clock, ForwardClock
+from broker.clock import DAY_NS, Clock, ForwardClock
 from broker.credential import Credential
 from broker.errors import Invalid
+from broker.process import files
 from broker.responses.operations import BrokerListenerResponse
 from broker.settings import TLS_SCHEME, Address, BusSettings, address_of
 from testbed_api import data_folder, persistence
@@ -37,11 +38,19 @@ from testbed_api.broker_auth.process_admission import ProcessAdmission
 from testbed_api.broker_auth.refusals import BusJournal
 from testbed_api.broker_auth.sessions import Sessions
 from testbed_api.deployments.replays import EndedReplays
-from testbed_api.http.dependencies import ApiDependencies, ReadLog, RecorderStatus
+from testbed_api.domain.secrets import SecretCipher
+from testbed_api.http.dependencies import (
+    ApiDependencies,
+    PrototypeMaterial,
+    ReadLog,
+    RecorderStatus,
+)
 from testbed_api.http.listener import listening
 from testbed_api.http.live_feeds import LiveFeeds
 from testbed_api.http.rights_watch import RightsWatch
 from testbed_api.http.server import answering
+from testbed_api.images.pruning import ImagePruning
+from testbed_api.images.shelf import ImageLimits, ImageShelf
 from testbed_api.limits.quotas import Quotas
 from testbed_api.limits.sign_in_attempts import SignInAttempts
 from testbed_api.notifications import channels
@@ -51,7 +60,7 @@ from testbed_api.recorder.freshness import FreshnessTracker
 from testbed_api.recorder_process import BROKER, recording
 from testbed_api.recordings.maker import RecordingMaker
 from testbed_api.recordings.removal import RecordingRemoval
-from testbed_api.recordings.shelf import RecordingShelf
+from testbed_api.recordings.shelf import FREE_FACTOR, RecordingShelf
 from testbed_api.registry.registry import Registry
 from testbed_api.registry.rights_cache import RightsCache
 from testbed_api.registry.token_use import TokenUses
@@ -59,7 +68,7 @@ from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.security import certificate_watch, certificates, key_files
 from testbed_api.security.certificates import ServerCertificates
 from testbed_api.security.system_secrets import API, RECORDER, SharedSecrets
-from testbed_api.settings import MOSQUITTO, NO_TLS, ServerSettings
+from testbed_api.settings import MOSQUITTO, NO_TLS, SECRETS_KEY, ServerSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,6 +341,7 @@ async def build_dependencies(
         store=data.store,
         keeper=keeper,
         recording_maker=maker,
+        prototype_material=_prototype_material(settings, registry, server_time),
         dumper=Dumper(data.engine, data.store, data.deletions, server_time),
         bus=bus,
         freshness=FreshnessTracker(machine, alarm_s=settings.clock_alarm_s),
@@ -383,6 +393,32 @@ async def _makers(
         ended=EndedReplays(registry=registry, clock=clock).spans,
     )
     return maker, keeper
+
+
+def _prototype_material(
+    settings: ServerSettings, registry: Registry, clock: Clock
+) -> PrototypeMaterial:
+    limits = ImageLimits(
+        archive_bytes=settings.image_bytes,
+        unpacked_bytes=settings.image_unpacked_bytes,
+        free_bytes=FREE_FACTOR * settings.free_bytes,
+    )
+    shelf = ImageShelf(settings.images, limits)
+    keep_ns = round(settings.image_days * DAY_NS)
+    images = ImagePruning(registry=registry, shelf=shelf, clock=clock, keep_ns=keep_ns)
+    return PrototypeMaterial(
+        images=images, cipher=_secret_cipher(settings), registries=settings.registries
+    )
+
+
+def _secret_cipher(settings: ServerSettings) -> SecretCipher:
+    """The cipher of secrets, with the key of the settings or else one in the data folder."""
+    if given := settings.secrets_key.get_secret_value():
+        return SecretCipher(given)
+    file, setting = settings.folder / SECRETS_KEY, "TESTBED_SECRETS_KEY_FILE"
+    key = files.stored_key(file, what="the key of the secrets", setting=setting)
+    key_files.warn_if_open(file)
+    return SecretCipher(key)
 
 
 def _broker_listener(settings: ServerSettings, seat: BusSettings) -> BrokerListenerResponse:

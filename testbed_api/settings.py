@@ -1,5 +1,6 @@
 """Settings of the server: data folder, addresses, certificates, store, registry and limits."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,10 @@ NO_TLS = "none"
 DEVELOPMENT = "development"
 SQLITE = "sqlite"
 MOSQUITTO = "mosquitto"
+SECRETS_KEY = "secrets.key"
+"""File in the data folder with the key of the secrets, where no setting gives it."""
+_REGISTRY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?", re.ASCII)
+"""A host with perhaps a port, as the reference of an image begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +94,11 @@ class ServerSettings(Settings):
         default=SecretStr(""),
         description="key that signs the heads of the audit, 64 hexadecimal digits; if left out, the"
         " file audit.key in the data folder, created at the first start",
+    )
+    secrets_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="key that encrypts the secrets of prototypes in the registry, 64 hexadecimal"
+        " digits; if left out, the file secrets.key in the data folder, created at the first start",
     )
 
     recorder_gather_s: float | None = Field(
@@ -186,6 +196,11 @@ class ServerSettings(Settings):
         ge=1,
         description="bytes of the recordings of one organisation on the server",
     )
+    limit_image_bytes: int = Field(
+        default=20 * 1024**3,
+        ge=1,
+        description="bytes of the images of one organisation on the server",
+    )
     limit_deployments: int = Field(
         default=10, ge=0, description="deployments of prototypes of one organisation at once"
     )
@@ -203,6 +218,31 @@ class ServerSettings(Settings):
         default=None,
         description="folder of the recordings on the server, which APIs of one testbed share; if"
         " left out, `recordings` in the data folder",
+    )
+    images_folder: Path | None = Field(
+        default=None,
+        description="folder of the images on the server, which APIs of one testbed share; if left"
+        " out, `images` in the data folder",
+    )
+    image_bytes: int = Field(
+        default=1024**3, ge=1024, description="maximum bytes of the archive of one image"
+    )
+    image_unpacked_bytes: int = Field(
+        default=8 * 1024**3,
+        ge=1024,
+        description="maximum bytes of the layers of one image when they are unpacked",
+    )
+    image_days: float = Field(
+        default=30.0,
+        gt=0,
+        le=36_500,
+        description="days after which an image is removed that was neither pushed nor part of a"
+        " deployment since",
+    )
+    image_registries: str = Field(
+        default="",
+        description="hosts of registries whose images may be deployed, HOST or HOST:PORT with"
+        " commas between them, docker.io for Docker Hub; empty for none",
     )
     free_bytes: int = Field(
         default=64 * 1024**2,
@@ -278,6 +318,14 @@ class ServerSettings(Settings):
         has_tls = self.tls == DEVELOPMENT or self.tls_cert_file is not None
         return PORTS[TLS_SCHEME if has_tls else "mqtt"]
 
+    @field_validator("image_registries")
+    @classmethod
+    def _check_image_registries(cls, text: str) -> str:
+        for host in registries_of(text):
+            if not _REGISTRY.fullmatch(host):
+                raise ValueError(f"{host[:80]!r} is no host: write HOST or HOST:PORT")
+        return text
+
     @field_validator("broker_server")
     @classmethod
     def _check_broker_server(cls, text: str) -> str:
@@ -327,6 +375,7 @@ class ServerSettings(Settings):
             connections=self.limit_connections,
             run_bytes=self.limit_run_bytes,
             recording_bytes=self.limit_recording_bytes,
+            image_bytes=self.limit_image_bytes,
             deployments=self.limit_deployments,
             deployment_bytes=self.limit_deployment_bytes,
             deployment_cores=self.limit_deployment_cores,
@@ -336,6 +385,16 @@ class ServerSettings(Settings):
     def recordings(self) -> Path:
         """Folder of the recordings on the server."""
         return self.recordings_folder or self.folder / "recordings"
+
+    @property
+    def images(self) -> Path:
+        """Folder of the images on the server."""
+        return self.images_folder or self.folder / "images"
+
+    @property
+    def registries(self) -> frozenset[str]:
+        """Hosts of the registries whose images may be deployed."""
+        return registries_of(self.image_registries)
 
     @property
     def tables(self) -> Path | PostgresqlAddress:
@@ -350,6 +409,11 @@ class ServerSettings(Settings):
     def influxdb(self) -> InfluxDbAddress | None:
         """Address of InfluxDB, None for the embedded store."""
         return None if self.store == EMBEDDED else influxdb_address_of(self.store)
+
+
+def registries_of(text: str) -> frozenset[str]:
+    """The hosts in a list with commas between them."""
+    return frozenset(filter(None, (host.strip() for host in text.split(","))))
 
 
 def influxdb_address_of(text: str) -> InfluxDbAddress:

@@ -57,6 +57,31 @@ def replace(file: Path, content: bytes, *, mode: int = PRIVATE, shared: bool = F
         raise
 
 
+def stored_key(file: Path, *, what: str, setting: str) -> str:
+    """The key in a file, 64 hexadecimal digits, drawn at random if there is no file yet.
+
+    what: the subject of the error's sentence.  setting: by which another file is named.  Raises
+    Unavailable if it cannot be read or written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+        try:
+            opened = create_private(file)
+        except FileExistsError:
+            return file.read_text()
+        key = secrets.token_hex(32)
+        with opened:
+            opened.write(f"{key}\n".encode())
+            opened.flush()
+            os.fsync(opened.fileno())
+    except OSError as exc:
+        raise Unavailable(
+            f"{what} {file} cannot be kept: {exc.strerror}",
+            hint=f"set {setting} to a file of `testbed secrets init`",
+        ) from exc
+    return key
+
+
 def full_disk(folder: Path, exc: Exception, option: str) -> Unavailable | None:
     """The error of a folder whose disk is full, None if the cause of `exc` is another.
 

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
-from broker.errors import Invalid
+import structlog
+
+from broker.errors import Invalid, Refused, Unavailable
 from broker.prototypes import bundle
 from broker.prototypes import file as manifest_file
-from broker.prototypes.image import BuiltImage
-from broker.prototypes.manifest import PrototypeManifest
 from broker.recordings import layout
 from testbed.scenario.plan import RunPlan
 from testbed_scenarios.model import (
@@ -26,23 +27,22 @@ from testbed_scenarios.model import (
     RecordingEquipment,
 )
 
-PROJECT = "project"
-"""The name of an image that is a packed project."""
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashedFile:
-    """A file that a run needed, or the project of a prototype.
+    """A file that a run needed.
 
     owner: the equipment or the prototype that it is of, by its name in the scenario.  path: as the
-    scenario names it.  sha256: of its content, of a recording over all of its files, of a project
-    that of the image that `testbed deploy` makes of it.  is_image: whether it is a project.
+    scenario names it.  sha256: of its content, of a recording over all of its files.  kind: file,
+    or project where the file is the manifest of a prototype's project, packed as one.
     """
 
     owner: str
     path: str
     sha256: str
-    is_image: bool = False
+    kind: Literal["file", "project"] = "file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class RunInputs:
 
 def read(plan: RunPlan) -> RunInputs:
     """Hash the inputs of a run before it begins; raises Invalid for a file that is not readable."""
-    return RunInputs(files=tuple(_files(plan)), code=tuple(_code(plan)))
+    return RunInputs(files=tuple(_files(plan)), code=(*_code(plan), *_project(plan)))
 
 
 def packages_sha256() -> str:
@@ -82,11 +82,7 @@ def _files(plan: RunPlan) -> Iterator[HashedFile]:
 
 
 def _code(plan: RunPlan) -> Iterator[HashedFile]:
-    project = _project(plan.base)
     for name, prototype in plan.scenario.prototypes.items():
-        if project is not None and project.name == name:
-            digest = bundle.pack(plan.base).digest.removeprefix(bundle.PREFIX)
-            yield HashedFile(owner=name, path=PROJECT, sha256=digest, is_image=True)
         named: Mapping[str, Path] = {}
         match prototype:
             case CommandPrototype(command=line):
@@ -99,14 +95,25 @@ def _code(plan: RunPlan) -> Iterator[HashedFile]:
             yield HashedFile(owner=name, path=path, sha256=file_sha256(program))
 
 
-def _project(folder: Path) -> PrototypeManifest | None:
-    """The manifest of a folder that is a project, None for another folder, or a wrong manifest."""
-    path = folder / manifest_file.NAME
+def _project(plan: RunPlan) -> Iterator[HashedFile]:
+    """The project of a prototype under test, where the scenario lies beside its manifest.
+
+    Its digest is that under which it is deployed.  A manifest that is wrong, or a folder that
+    cannot be packed, is none that could be deployed.
+    """
+    path = plan.base / manifest_file.NAME
+    if not path.is_file():
+        return
     try:
-        manifest = manifest_file.read(path.read_text(encoding="utf-8"), str(path)).manifest
-    except (OSError, UnicodeDecodeError, Invalid):
-        return None
-    return manifest if isinstance(manifest.image, BuiltImage) else None
+        name = manifest_file.read(path.read_text(), str(path)).manifest.name
+        if name not in plan.scenario.prototypes:
+            return
+        digest = bundle.pack(plan.base).digest
+    except (Refused, Unavailable, OSError, UnicodeDecodeError) as exc:
+        log.info("project was not hashed", folder=str(plan.base), reason=str(exc))
+        return
+    sha256 = digest.removeprefix("sha256:")
+    yield HashedFile(owner=name, path=manifest_file.NAME, sha256=sha256, kind="project")
 
 
 def _files_of_command(base: Path, line: str) -> Mapping[str, Path]:

@@ -271,6 +271,9 @@ def print_backup(
     out.print(f"  taken   {manifest.taken}")
     out.print(f"  sha256  {manifest.sha256}")
     _print_missing_key(manifest, settings, out)
+    place = "the server's data folder" if settings is None else str(settings.folder)
+    out.print(f"not in it: secrets.key in {place}, without which secrets of prototypes are lost,")
+    out.print("and images of prototypes, which are pushed again.")
     if settings is None:
         out.print(
             "not in it: after `testbed up --tls`, the authority that clients trust, the folder"

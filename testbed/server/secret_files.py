@@ -39,6 +39,7 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "store-password": _token,
     "store-token": _token,
     "audit-key": lambda: secrets.token_hex(32),
+    "secrets-key": lambda: secrets.token_hex(32),
 }
 
 

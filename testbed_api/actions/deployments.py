@@ -7,25 +7,26 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from broker import policy, pydantic_checks
+from broker import pydantic_checks
 from broker.clock import Clock
 from broker.deployments import bindings as stream_bindings
 from broker.deployments import source
 from broker.deployments.life import DeploymentStage, EndCause
 from broker.deployments.source import RecordedOrder, SimulatedOrder
-from broker.errors import Forbidden, Invalid, Taken, Unknown
+from broker.errors import Forbidden, Invalid, Refused, Taken, Unknown
 from broker.namespace import LIVE
 from broker.prototypes.image import ArchiveImage, RegistryImage
 from broker.prototypes.manifest import PrototypeManifest
 from broker.recordings.server_states import RecordingState
 from broker.rights import Action, Entry, Span
 from testbed_api.actions.caller import Caller
+from testbed_api.actions.deployment_gates import DeploymentGates, GateRequest
 from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.deployments import ending, placing
 from testbed_api.deployments.news import DeploymentNews
 from testbed_api.deployments.status import DeploymentStatus, DeploymentStatuses
 from testbed_api.domain import deployments as domain_deployments
-from testbed_api.domain import organisations, runners
+from testbed_api.domain import gates, organisations, runners
 from testbed_api.domain.audit import AuditContext
 from testbed_api.domain.deployments import (
     Deployment,
@@ -35,6 +36,7 @@ from testbed_api.domain.deployments import (
     PinnedImage,
     PrintedLine,
 )
+from testbed_api.domain.gates import Gate
 from testbed_api.limits.quotas import Quotas
 from testbed_api.registry.registry import Registry
 
@@ -48,6 +50,7 @@ class DeploymentOrder:
 
     manifest: as JSON has it.  digest: of an image that its organisation holds.  source: what plays
     its inputs, None in the live stage.  promoted_from: its deployment in the stage before.
+    returns_to: one of the same in this stage, to which a rollback goes back.
     """
 
     organisation: str
@@ -57,6 +60,7 @@ class DeploymentOrder:
     labels: frozenset[str] = frozenset()
     source: Mapping[str, Any] | None = None
     promoted_from: int | None = None
+    returns_to: int | None = None
 
     def checked_manifest(self) -> PrototypeManifest:
         """The manifest; raises Invalid."""
@@ -66,6 +70,14 @@ class DeploymentOrder:
             sentence = pydantic_checks.first_sentence(exc)
             hint = "`testbed prototype check` names the line of each mistake"
             raise Invalid(f"the manifest is not right: {sentence}", hint=hint) from exc
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionWanted:
+    """Choices for the next stage.  labels: None for those of the deployment before."""
+
+    labels: frozenset[str] | None = None
+    source: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +90,7 @@ class DeploymentActions:
     registry: Registry
     connections: BrokerConnections
     statuses: DeploymentStatuses
+    gates: DeploymentGates
     quotas: Quotas
     news: DeploymentNews
     clock: Clock
@@ -87,15 +100,14 @@ class DeploymentActions:
     ) -> DeploymentStatus:
         """Deploy a prototype, in the place of what runs of it in the stage.
 
-        Raises Invalid for a manifest or a source that does not fit, Unknown for an image that the
-        organisation does not hold, Forbidden for a stream that it may not read, TooMany for a
-        quota.
+        Raises Invalid for a manifest or a source that does not fit, Refused while a condition of
+        the stage is not met.
         """
         caller.must(Action.DEPLOY, order.organisation)
         manifest, now_ns = order.checked_manifest(), self.clock.now_ns()
         plays = _checked_source(order, manifest)
-        _check_order(order, manifest)
-        _check_inputs(caller, order, manifest)
+        _check_order(order)
+        await self.gates.must_be_open(caller, await self._asked(caller, order, manifest))
         machines: list[str] = []
         async with self.registry.change(context, self.clock) as change:
             context.entry.facts |= _facts(order, manifest)
@@ -117,6 +129,84 @@ class DeploymentActions:
             await placing.assign(change, now_ns)
         await self._follow(machines)
         return await self._status(number)
+
+    async def conditions(self, caller: Caller, order: DeploymentOrder) -> list[Gate]:
+        """The conditions of a stage for a prototype; nothing is deployed.  Raises Invalid."""
+        caller.must(Action.DEPLOY, order.organisation)
+        manifest = order.checked_manifest()
+        _checked_source(order, manifest)
+        _check_order(order)
+        return await self.gates.decide(caller, await self._asked(caller, order, manifest))
+
+    async def promote(
+        self, context: AuditContext, caller: Caller, number: int, wanted: PromotionWanted
+    ) -> DeploymentStatus:
+        """Deploy the image and the manifest of a deployment in the next stage.
+
+        Raises Refused from the last stage, and as `deploy` does.
+        """
+        deployment = await self._find(caller, number, Action.DEPLOY)
+        stage = gates.stage_after(deployment.stage)
+        if stage is None:
+            raise Refused(
+                f"deployment {number} is {deployment.stage}, which is the last stage",
+                hint="deploy a newer image with `testbed deploy`",
+            )
+        labels = deployment.labels if wanted.labels is None else wanted.labels
+        order = DeploymentOrder(
+            organisation=deployment.organisation,
+            manifest=deployment.manifest,
+            stage=stage,
+            digest=deployment.image.digest,
+            labels=labels,
+            source=wanted.source,
+            promoted_from=number,
+        )
+        return await self.deploy(context, caller, order)
+
+    async def roll_back(
+        self, context: AuditContext, caller: Caller, number: int
+    ) -> DeploymentStatus:
+        """Deploy what a prototype had in a stage before a deployment, which is its newest there.
+
+        Raises Refused if a newer one is there, or none before, and as `deploy` does.
+        """
+        deployment = await self._find(caller, number, Action.DEPLOY)
+        newest = await self.registry.deployments.newest(deployment)
+        if newest.id != number:
+            raise Refused(
+                f"deployment {newest.id} took the place of deployment {number}",
+                hint=f"roll that one back: `testbed deployment rollback {newest.id}`",
+            )
+        former = await self.registry.deployments.before(deployment)
+        if former is None:
+            raise Refused(
+                f"{deployment.prototype} had no other image or manifest in the {deployment.stage}"
+                " stage before",
+                hint="`testbed deployments --all` lists what was deployed",
+            )
+        order = DeploymentOrder(
+            organisation=former.organisation,
+            manifest=former.manifest,
+            stage=former.stage,
+            digest=former.image.digest,
+            labels=former.labels,
+            source=former.source,
+            promoted_from=former.promoted_from,
+            returns_to=former.id,
+        )
+        return await self.deploy(context, caller, order)
+
+    async def _asked(
+        self, caller: Caller, order: DeploymentOrder, manifest: PrototypeManifest
+    ) -> GateRequest:
+        """The question whether an order may be carried out."""
+        image = await self.registry.images.find(order.organisation, order.digest)
+        stands_in = PinnedImage(digest=order.digest, name="", kind="")
+        new = _new(caller, order, manifest, image or stands_in, self.clock.now_ns())
+        return GateRequest(
+            new=new, image=image, secrets=manifest.secrets, returns_to=order.returns_to
+        )
 
     async def stop(self, context: AuditContext, caller: Caller, number: int) -> DeploymentStatus:
         """Stop a deployment; one that has ended stays as it is.
@@ -162,6 +252,10 @@ class DeploymentActions:
         await self._find(caller, number, Action.WATCH)
         return await self.registry.deployment_logs.page(number, after, limit)
 
+    async def watched(self, caller: Caller, number: int) -> Deployment:
+        """A deployment whose log the caller may read."""
+        return await self._find(caller, number, Action.WATCH)
+
     async def _find(self, caller: Caller, number: int, action: Action) -> Deployment:
         """The deployment of a number, for an action to it."""
         deployment = await self.registry.deployments.get(number)
@@ -203,13 +297,9 @@ class DeploymentActions:
             await self.connections.disconnect(machine)
 
 
-def _check_order(order: DeploymentOrder, manifest: PrototypeManifest) -> None:
+def _check_order(order: DeploymentOrder) -> None:
     """Raise Invalid for what contradicts itself."""
     runners.checked_labels(order.labels)
-    if manifest.secrets:
-        raise Invalid(
-            f"secrets: nothing keeps {manifest.secrets[0]} here", hint="leave secrets out"
-        )
 
 
 def _checked_source(
@@ -245,22 +335,6 @@ async def _recorded(
                 hint="ask its owner for a grant, or play another recording",
             )
     return entries
-
-
-def _check_inputs(caller: Caller, order: DeploymentOrder, manifest: PrototypeManifest) -> None:
-    """Raise Forbidden for an input of the live stage that no grant covers now."""
-    if order.stage is not DeploymentStage.LIVE:
-        return
-    streams = _streams(manifest).bound(order.organisation, order.stage, LIVE)
-    reads = streams.scope.reads
-    unread = policy.unreadable(caller.rights, order.organisation, reads, caller.at_ns)
-    for entry in sorted(unread.not_granted):
-        raise Forbidden(
-            f"{entry.address} is not granted to {order.organisation}",
-            hint="ask for it: `testbed grant request`, and wait for its owner's answer",
-        )
-    for entry in sorted(unread.not_registered):
-        raise Forbidden(f"{entry.address} is no stream of {order.organisation}", hint="register it")
 
 
 async def _image(registry: Registry, order: DeploymentOrder) -> PinnedImage:

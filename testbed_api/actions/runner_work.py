@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import orjson
@@ -14,6 +14,7 @@ from broker.deployments.life import DeploymentEnd, DeploymentState, WantedState
 from broker.deployments.report import ReportedDeployment, ReportedEvent, RunnerReport
 from broker.errors import Refused, Unavailable, Unknown
 from broker.rights import Action, Span
+from testbed_api.actions import secrets as secret_actions
 from testbed_api.actions.caller import Caller
 from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.deployments import ending, placing, wanted
@@ -28,6 +29,9 @@ from testbed_api.domain.deployments import (
     PrintedLine,
 )
 from testbed_api.domain.runners import RunnerState
+from testbed_api.domain.secrets import SecretCipher
+from testbed_api.images import shelf
+from testbed_api.images.shelf import ImageShelf
 from testbed_api.registry.registry import Registry
 from testbed_api.registry.rights_cache import RightsCache
 
@@ -81,6 +85,8 @@ class RunnerWorkActions:
     registry: Registry
     connections: BrokerConnections
     rights: RightsCache
+    cipher: SecretCipher
+    images: ImageShelf
     news: DeploymentNews
     clock: Clock
 
@@ -118,10 +124,10 @@ class RunnerWorkActions:
     ) -> DeploymentMaterial:
         """New credentials of a deployment, which end those before, and its secrets.
 
-        Raises Refused for a deployment that is to stop.
+        Raises Refused for a deployment that is to stop, or whose secret was deleted.
         """
         caller.must(Action.RUN)
-        await self._must_have(caller, number)
+        secrets = await self._secrets(await self._must_have(caller, number))
         now_ns = self.clock.now_ns()
         async with self.registry.change(context, self.clock) as change:
             deployment = await change.deployments.get(number)
@@ -139,7 +145,27 @@ class RunnerWorkActions:
         for each in filter(None, (credential, source)):
             await self.connections.disconnect(each.principal)
             await self.connections.announce(each.principal)
-        return DeploymentMaterial(credential=credential, source=source, secrets={})
+        return DeploymentMaterial(credential=credential, source=source, secrets=secrets)
+
+    async def image(self, caller: Caller, digest: str) -> tuple[int, AsyncIterator[bytes]]:
+        """The size and the bytes of the archive of an image that a deployment of the runner has.
+
+        Raises Unknown for another one, Unavailable if it is not on this server.
+        """
+        caller.must(Action.RUN)
+        size = self.images.size(digest)
+        if not await self.registry.deployments.has_digest(caller.id, digest):
+            raise Unknown(f"there is no image {digest} of a deployment that {caller.id} has")
+        return size or 0, shelf.sent(self.images.path(digest))
+
+    async def _secrets(self, deployment: Deployment) -> Mapping[str, str]:
+        """The values of the secrets that the manifest of a deployment names."""
+        names = deployment.manifest.get("secrets", ())
+        organisation = deployment.organisation
+        try:
+            return await secret_actions.values(self.registry, self.cipher, organisation, names)
+        except Unknown as exc:
+            raise Refused(exc.message, hint=exc.hint) from exc
 
     async def report(self, caller: Caller, report: RunnerReport) -> None:
         """Store what a runner says of itself and of its deployments; what is known is skipped."""
@@ -188,13 +214,15 @@ class RunnerWorkActions:
             except Unavailable as exc:  # its credential has ended, and so has its program
                 log.warning("connections were not ended", principal=machine, reason=str(exc))
 
-    async def _must_have(self, caller: Caller, number: int) -> None:
-        """Raise Unknown for a deployment that is not in the work of a runner."""
+    async def _must_have(self, caller: Caller, number: int) -> Deployment:
+        """The deployment of a number; raises Unknown if it is not in the work of a runner."""
         async with self.registry.snapshot() as snapshot:
             mine = await snapshot.deployments.of_runner(caller.id)
             first = await snapshot.deployments.first_of_each()
-        if not any(each.id == number and first.get(each.key) == number for each in mine):
-            raise Unknown(f"there is no deployment {number} that {caller.id} has")
+        for each in mine:
+            if each.id == number and first.get(each.key) == number:
+                return each
+        raise Unknown(f"there is no deployment {number} that {caller.id} has")
 
 
 def _is_new_stop(task: RunnerTask) -> bool:

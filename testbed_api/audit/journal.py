@@ -5,8 +5,6 @@ other acts go through the journal, which writes them in a transaction of its own
 """
 
 import asyncio
-import os
-import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +18,7 @@ from broker.bus import client
 from broker.clock import NS_PER_S, Clock
 from broker.errors import Unavailable
 from broker.namespace import AnchorTopic
+from broker.process import files
 from testbed_api.domain import audit
 from testbed_api.domain.audit import AuditOutcome, Event
 from testbed_api.registry.registry import Registry
@@ -198,30 +197,13 @@ def signer(settings: ServerSettings) -> HeadSigner:
 
     Raises Invalid if it is no key, Unavailable if it cannot be read or made.
     """
+    file, setting = settings.folder / KEY, "TESTBED_AUDIT_KEY_FILE"
     given = settings.audit_key.get_secret_value()
-    return HeadSigner.from_seed(given or _stored_key(settings.folder / KEY))
+    return HeadSigner.from_seed(
+        given or files.stored_key(file, what="the audit's key", setting=setting)
+    )
 
 
 def key_file(settings: ServerSettings) -> Path | None:
     """The file of the key in the data folder; None where the settings give the key."""
     return None if settings.audit_key.get_secret_value() else settings.folder / KEY
-
-
-def _stored_key(file: Path) -> str:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return file.read_text()
-        seed = secrets.token_hex(32)
-        with os.fdopen(descriptor, "w") as opened:
-            opened.write(f"{seed}\n")
-            opened.flush()
-            os.fsync(opened.fileno())
-    except OSError as exc:
-        raise Unavailable(
-            f"the audit's key {file} cannot be kept: {exc.strerror}",
-            hint="set TESTBED_AUDIT_KEY_FILE to a file of `testbed secrets init`",
-        ) from exc
-    return seed

@@ -114,6 +114,8 @@ async def end(sql: "AsyncConnection", ended: Collection[RightName], now_ns: int)
             if name.kind is RightKind.RUNNER:
                 locked_out = update(tables.runners).filter_by(id=name.id)
                 await sql.execute(locked_out.values(ended_ns=now_ns))
+                codes = ending(tables.runner_codes, {"runner": name.id}, None, now_ns)
+                await sql.execute(codes)
         elif name.kind is RightKind.GRANT:
             values = {"state": GrantState.REVOKED, "ended_ns": now_ns, "reason": _REASON}
             grant = update(tables.grants).filter_by(id=int(name.id))

@@ -5,11 +5,23 @@ from collections.abc import Sequence
 import structlog
 
 from testbed_api.domain import placement
+from testbed_api.domain.deployments import Deployment
 from testbed_api.domain.placement import SiteCandidate, SiteChoice
 from testbed_api.domain.runners import PromisedResources
 from testbed_api.registry.registry import Registry
 
 log = structlog.get_logger()
+
+
+async def obstacle(registry: Registry, new: Deployment, now_ns: int) -> str:
+    """Why a deployment would wait for a site if it came now, in the place of the former one of its
+    prototype and stage; empty if a site would take it at once.
+    """
+    waiting = [each for each in await registry.deployments.waiting() if each.key != new.key]
+    runners, promised = await registry.runners.all(), await registry.runners.promised()
+    nothing = PromisedResources()
+    candidates = [SiteCandidate(each, promised.get(each.id, nothing)) for each in runners]
+    return placement.place([*waiting, new], candidates, now_ns)[-1].reason
 
 
 async def choices(registry: Registry, now_ns: int) -> Sequence[SiteChoice]:

@@ -43,6 +43,8 @@ class OtherAction(StrEnum):
     """Added to the chain of a backup by the restore of it."""
     REMOVE_RECORDING = "remove-recording"
     """A recording goes with samples that are deleted, or because it was left half made."""
+    REMOVE_IMAGE = "remove-image"
+    """An image goes that no deployment has had for long."""
     FIRST_START = "first-start"
     SHOW_ADMINISTRATOR = "show-administrator"
     RENEW_CREDENTIAL = "renew-credential"

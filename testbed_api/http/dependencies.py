@@ -10,10 +10,13 @@ from broker.bus import client
 from broker.clock import Clock, ForwardClock
 from broker.responses.operations import BrokerListenerResponse
 from broker.rights import Entry
+from testbed_api.actions.deployment_gates import DeploymentGates
+from testbed_api.actions.deployment_reasons import DeploymentReasons
 from testbed_api.actions.deployments import DeploymentActions
 from testbed_api.actions.enrolment import EnrolmentActions
 from testbed_api.actions.equipment import EquipmentActions
 from testbed_api.actions.grants import GrantActions
+from testbed_api.actions.images import ImageActions
 from testbed_api.actions.listings import ListingActions
 from testbed_api.actions.machines import MachineActions
 from testbed_api.actions.organisations import OrganisationActions
@@ -24,6 +27,7 @@ from testbed_api.actions.retention import RetentionActions
 from testbed_api.actions.runner_work import RunnerWorkActions
 from testbed_api.actions.runners import RunnerActions
 from testbed_api.actions.runs import RunActions
+from testbed_api.actions.secrets import SecretActions
 from testbed_api.actions.streams import StreamActions
 from testbed_api.actions.tokens import TokenActions, TokenChanges
 from testbed_api.audit.clock_watch import ClockWatch
@@ -34,8 +38,10 @@ from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.rights_changes import RightsChanges
 from testbed_api.deployments.news import DeploymentNews
 from testbed_api.deployments.status import DeploymentStatuses
+from testbed_api.domain.secrets import SecretCipher
 from testbed_api.http.live_feeds import LiveFeeds
 from testbed_api.http.rights_watch import RightsWatch
+from testbed_api.images.pruning import ImagePruning
 from testbed_api.limits.quotas import Quotas
 from testbed_api.limits.sign_in_attempts import SignInAttempts
 from testbed_api.notifications.delivery import NoticeDelivery
@@ -91,6 +97,18 @@ class ReadLog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrototypeMaterial:
+    """Images of prototypes on a server, and the cipher of their secrets.
+
+    registries: hosts whose images may be deployed.
+    """
+
+    images: ImagePruning
+    cipher: SecretCipher
+    registries: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApiDependencies:
     """The container of all that the routes take.
 
@@ -104,6 +122,7 @@ class ApiDependencies:
     store: SeriesStore
     keeper: RetentionEnforcer
     recording_maker: RecordingMaker
+    prototype_material: PrototypeMaterial
     dumper: Dumper
     bus: client.Bus
     freshness: FreshnessTracker
@@ -232,10 +251,16 @@ class ApiDependencies:
             registry=self.registry,
             connections=self.connections,
             statuses=self.deployment_statuses,
+            gates=DeploymentGates(registry=self.registry, quotas=self.quotas, clock=self.clock),
             quotas=self.quotas,
             news=self.deployment_news,
             clock=self.clock,
         )
+
+    @property
+    def deployment_reasons(self) -> DeploymentReasons:
+        """Finds out why deployments are in their states."""
+        return DeploymentReasons(registry=self.registry, deployments=self.deployments)
 
     @property
     def runners(self) -> RunnerActions:
@@ -255,6 +280,8 @@ class ApiDependencies:
             registry=self.registry,
             connections=self.connections,
             rights=self.rights_watch.rights,
+            cipher=self.prototype_material.cipher,
+            images=self.prototype_material.images.shelf,
             news=self.deployment_news,
             clock=self.clock,
         )
@@ -273,6 +300,27 @@ class ApiDependencies:
             quotas=self.quotas,
             clock=self.clock,
             note=self.reads.note,
+        )
+
+    @property
+    def images(self) -> ImageActions:
+        """The acts on images."""
+        return ImageActions(
+            registry=self.registry,
+            shelf=self.prototype_material.images.shelf,
+            registries=self.prototype_material.registries,
+            quotas=self.quotas,
+            clock=self.clock,
+        )
+
+    @property
+    def secrets(self) -> SecretActions:
+        """The acts on secrets."""
+        return SecretActions(
+            registry=self.registry,
+            cipher=self.prototype_material.cipher,
+            quotas=self.quotas,
+            clock=self.clock,
         )
 
     @property
@@ -324,8 +372,12 @@ ListingActionsDep = Annotated[ListingActions, _capability("listings")]
 StreamActionsDep = Annotated[StreamActions, _capability("streams")]
 RetentionActionsDep = Annotated[RetentionActions, _capability("retentions")]
 RecordingActionsDep = Annotated[RecordingActions, _capability("recordings")]
+ImageActionsDep = Annotated[ImageActions, _capability("images")]
+SecretActionsDep = Annotated[SecretActions, _capability("secrets")]
 RunActionsDep = Annotated[RunActions, _capability("runs")]
 DeploymentActionsDep = Annotated[DeploymentActions, _capability("deployments")]
+DeploymentReasonsDep = Annotated[DeploymentReasons, _capability("deployment_reasons")]
+DeploymentNewsDep = Annotated[DeploymentNews, _capability("deployment_news")]
 RunnerActionsDep = Annotated[RunnerActions, _capability("runners")]
 RunnerWorkActionsDep = Annotated[RunnerWorkActions, _capability("runner_work")]
 TokenActionsDep = Annotated[TokenActions, _capability("tokens")]

@@ -1,16 +1,21 @@
 """Deployments as the API answers: from the nouns of the domain to response models."""
 
+from collections.abc import Sequence
+
 from broker.clock import text_of
-from broker.deployments.life import DeploymentEnd
+from broker.deployments.life import DeploymentEnd, DeploymentStage
 from broker.responses.deployments import (
     DeploymentEndResponse,
     DeploymentEventResponse,
     DeploymentMetricsResponse,
     DeploymentResponse,
+    GateResponse,
+    GatesResponse,
     LogLineResponse,
 )
 from testbed_api.deployments.status import DeploymentStatus
 from testbed_api.domain.deployments import DeploymentEvent, DeploymentMetrics, PrintedLine
+from testbed_api.domain.gates import Gate
 
 
 def deployment_answer(status: DeploymentStatus) -> DeploymentResponse:
@@ -85,4 +90,16 @@ def metrics_answer(metrics: DeploymentMetrics) -> DeploymentMetricsResponse:
         bytes_out=metrics.bytes_out,
         lag_s=metrics.lag_s,
         restarts=metrics.restarts,
+    )
+
+
+def gates_answer(stage: DeploymentStage, gates: Sequence[Gate]) -> GatesResponse:
+    """The conditions of a stage."""
+    return GatesResponse(
+        stage=stage,
+        open=all(each.is_open for each in gates),
+        gates=[
+            GateResponse(gate=each.name, open=each.is_open, sentence=each.sentence, todo=each.todo)
+            for each in gates
+        ],
     )

@@ -46,7 +46,7 @@ _OF_STATUS = {
 }
 _MOST_TOLD = 5
 _MOST_SHOWN = 60
-_SECRET_FIELDS = frozenset({"password", "code"})
+_SECRET_FIELDS = frozenset({"password", "code", "value"})
 """Fields of bodies whose values are never repeated."""
 
 log = structlog.get_logger()

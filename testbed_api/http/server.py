@@ -110,6 +110,7 @@ def _upkeep(dependencies: ApiDependencies) -> dict[str, Coroutine[None, None, No
         "freshness": dependencies.freshness.follow(dependencies.bus),
         "retention": dependencies.keeper.run(),
         "recordings": dependencies.recording_maker.run(),
+        "images": dependencies.prototype_material.images.run(),
         "clock": _watch_clock(dependencies),
         "audit heads": dependencies.anchoring.run(dependencies.bus),
         "certificates": dependencies.certificates.run(dependencies.clock),

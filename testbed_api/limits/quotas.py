@@ -45,6 +45,8 @@ class QuotaKind(StrEnum):
     CONNECTIONS = "connections"
     RUNS = "runs"
     RECORDINGS = "recordings"
+    IMAGES = "images"
+    SECRETS = "secrets"
     DEPLOYMENTS = "deployments"
 
 
@@ -60,6 +62,8 @@ class QuotaSettings:
     run_bytes: int = 1024**3
     recording_bytes: int = 50 * 1024**3
     recordings_at_once: int = 20
+    image_bytes: int = 20 * 1024**3
+    secrets: int = 100
     deployments: int = 10
     deployment_bytes: int = 16 * 1024**3
     deployment_cores: float = 16.0
@@ -177,21 +181,42 @@ class Quotas:
             limit = f"{self.most.recordings_at_once} recordings of {organisation} at once"
             self._refuse(organisation, QuotaKind.RECORDINGS, limit)
 
+    def pushing(self, organisation: str, used_bytes: int) -> None:
+        """Check that the images of an organisation leave it room for more of one."""
+        if used_bytes >= self.most.image_bytes:
+            limit = f"{self.most.image_bytes:,} bytes of images of {organisation}"
+            hint = "delete one that is not needed: `testbed image list`"
+            self._refuse(organisation, QuotaKind.IMAGES, limit, hint=hint)
+
+    def keeping_secrets(self, organisation: str, others: int) -> None:
+        """Check that an organisation may have one more secret than those that it has."""
+        if others >= self.most.secrets:
+            limit = f"{self.most.secrets} secrets of {organisation}; delete one"
+            self._refuse(organisation, QuotaKind.SECRETS, limit)
+
     def deploying(
         self, organisation: str, *, deployments: int, memory_bytes: int, cores: float
     ) -> None:
         """Check what the deployments of an organisation will be promised, with the next one."""
-        most = self.most
-        limit = ""
-        if deployments > most.deployments:
-            limit = f"{most.deployments} deployments of {organisation} at once"
-        elif memory_bytes > most.deployment_bytes:
-            limit = f"{most.deployment_bytes:,} bytes of memory for deployments of {organisation}"
-        elif cores > most.deployment_cores:
-            limit = f"{most.deployment_cores:g} cores for deployments of {organisation}"
+        limit = self.deployment_limit(
+            organisation, deployments=deployments, memory_bytes=memory_bytes, cores=cores
+        )
         if limit:
             hint = "stop one that is not needed: `testbed deployments` lists them"
             self._refuse(organisation, QuotaKind.DEPLOYMENTS, limit, hint=hint)
+
+    def deployment_limit(
+        self, organisation: str, *, deployments: int, memory_bytes: int, cores: float
+    ) -> str:
+        """The limit that the deployments of an organisation would pass; empty for none."""
+        most = self.most
+        if deployments > most.deployments:
+            return f"{most.deployments} deployments of {organisation} at once"
+        if memory_bytes > most.deployment_bytes:
+            return f"{most.deployment_bytes:,} bytes of memory for deployments of {organisation}"
+        if cores > most.deployment_cores:
+            return f"{most.deployment_cores:g} cores for deployments of {organisation}"
+        return ""
 
     async def make_room(
         self, organisation: str, principals: Callable[[], Awaitable[Collection[str]]]

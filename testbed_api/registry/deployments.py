@@ -109,6 +109,11 @@ class DeploymentRepository(Repository):
             for row in await self._session.rows(query)
         }
 
+    async def prototypes(self, organisation: str) -> set[str]:
+        """The names of all prototypes that an organisation has ever deployed."""
+        query = select(_TABLE.c.prototype).distinct().filter_by(organisation=organisation)
+        return {row.prototype for row in await self._session.rows(query)}
+
     async def in_stage(
         self, organisation: str, prototype: str, stage: DeploymentStage
     ) -> Sequence[Deployment]:
@@ -122,6 +127,42 @@ class DeploymentRepository(Repository):
             _GOING_ON, _TABLE.c.organisation == organisation, _TABLE.c.digest == digest
         )
         return [int(row.id) for row in await self._session.rows(query.order_by(_TABLE.c.id))]
+
+    async def tried(
+        self, organisation: str, digest: str, stage: DeploymentStage, limit: int
+    ) -> Sequence[Deployment]:
+        """Deployments of an image in a stage, also ended ones, the newest first."""
+        query = (
+            select(_TABLE)
+            .where(
+                _TABLE.c.organisation == organisation,
+                _TABLE.c.digest == digest,
+                _TABLE.c.stage == stage,
+            )
+            .order_by(_TABLE.c.id.desc())
+            .limit(limit)
+        )
+        return [deployment_of(row) for row in await self._session.rows(query)]
+
+    async def newest(self, deployment: Deployment) -> Deployment:
+        """The newest deployment of the same prototype and stage."""
+        key = {name: getattr(deployment, name) for name in ("organisation", "prototype", "stage")}
+        query = select(_TABLE).filter_by(**key).order_by(_TABLE.c.id.desc()).limit(1)
+        (row,) = await self._session.rows(query)
+        return deployment_of(row)
+
+    async def before(self, deployment: Deployment) -> Deployment | None:
+        """The deployment of the same prototype and stage before one, with another image or
+        manifest; None for the first.
+        """
+        key = {name: getattr(deployment, name) for name in ("organisation", "prototype", "stage")}
+        former = await self._select(
+            *(_TABLE.c[name] == value for name, value in key.items()), _TABLE.c.id < deployment.id
+        )
+        for each in reversed(former):
+            if (each.image.digest, each.manifest) != (deployment.image.digest, deployment.manifest):
+                return each
+        return None
 
     async def has_digest(self, runner: str, digest: str) -> bool:
         """Whether a runner has a deployment of an image."""

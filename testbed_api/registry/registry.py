@@ -31,6 +31,7 @@ from testbed_api.registry.rights import RightsRepository
 from testbed_api.registry.rights_snapshot import RightsSnapshotRepository
 from testbed_api.registry.runners import RunnerRepository
 from testbed_api.registry.runs import RunRepository
+from testbed_api.registry.secrets import SecretRepository
 from testbed_api.registry.streams import StreamRepository
 from testbed_api.registry.tokens import TokenRepository
 
@@ -77,6 +78,7 @@ class Registry:
         self.runs = RunRepository(session)
         self.runners = RunnerRepository(session)
         self.images = ImageRepository(session)
+        self.secrets = SecretRepository(session)
         self.deployments = DeploymentRepository(session)
         self.deployment_logs = DeploymentLogRepository(session)
         self.audit = AuditRepository(session)

@@ -297,6 +297,12 @@ recordings = Table(
     Column("deleted_ns", BigInteger),
     Column("deleted_by", _ID),
 )
+run_images = Table(
+    "run_images",
+    metadata,
+    Column("run", _SERIAL, ForeignKey("runs.id"), primary_key=True),
+    Column("digest", _DIGEST, primary_key=True, index=True),
+)
 recording_streams = Table(
     "recording_streams",
     metadata,
@@ -353,6 +359,15 @@ images = Table(
     Column("pushed_ns", BigInteger, nullable=False),
     Column("pushed_by", _ID, nullable=False),
     Column("used_ns", BigInteger),
+)
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("organisation", _ID, ForeignKey("organisations.id"), primary_key=True),
+    Column("name", String(100), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("set_ns", BigInteger, nullable=False),
+    Column("set_by", _ID, nullable=False),
 )
 deployments = Table(
     "deployments",

@@ -24,7 +24,7 @@ WAYS_OUT = {
     "broker.bus.mqtt_connection",
 }
 CALLS = re.compile(r"open_\w*connection|create_\w*connection|create_subprocess_\w+|getaddrinfo")
-ANSWERS = ("Response", "Page")
+ANSWERS = ("Response", "Page", "List")
 """Names of models that are only ever answered."""
 REFERENCE = r"#/components/schemas/(\w+)"
 SOMEWHERE = re.compile(r"ur[il]|host|hostname|address|endpoint|server|broker|callback|webhook|port")

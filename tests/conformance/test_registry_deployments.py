@@ -226,6 +226,7 @@ async def test_lists_of_deployments_have_those_that_are_asked_for(registry):
     assert [each.id for each in in_stage] == [first]
     assert await registry.deployments.with_digest("firm", DIGEST) == [first, second]
     assert await registry.deployments.with_digest("lab", DIGEST) == []
+    assert await registry.deployments.prototypes("lab") == {"other"}
     assert await registry.deployments.has_digest("site-1", DIGEST)
     assert not await registry.deployments.has_digest("site-1", "sha256:b")
     assert await registry.runners.promised() == {

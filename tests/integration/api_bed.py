@@ -46,6 +46,7 @@ from testbed_api.retention.deletions import Deletions
 from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.stores import duckdb
 from testbed_api.stores.port import Block
+from tests.services.prototype_material import material
 
 START_NS = clock.ns_of("2026-11-23T12:00:00Z")
 RIG = StreamAddress("factory", "pump-rig", "rig")
@@ -144,6 +145,7 @@ async def bed(tmp_path, tables) -> AsyncIterator[Bed]:
             registry=audited,
             ledger=Ledger(engine),
             store=store,
+            prototype_material=material(tmp_path / "images", audited, time),
             keeper=RetentionEnforcer(
                 store, Deletions(engine), time, remove_copies=removal.with_deletion
             ),

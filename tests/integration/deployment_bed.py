@@ -16,6 +16,7 @@ from broker.clock import WallClock
 from broker.rights import Entry, Role, Span
 from testbed_api.domain.deployments import PinnedImage
 from testbed_api.domain.grants import GrantRequest
+from testbed_api.domain.runs import HandedRun, RunContent
 from tests.integration.api_bed import RIG, Bed
 
 MIB = 2**20
@@ -143,6 +144,25 @@ def claim(code: str, key: Ed25519PrivateKey | None = None) -> dict[str, str]:
     }
 
 
+def passed_run(**changes: Any) -> HandedRun:
+    """A run of the company that passed."""
+    run = HandedRun(
+        organisation="company",
+        scenario="valve-closes",
+        label="seed 1",
+        seed=1,
+        passed=True,
+        began_ns=0,
+        ended_ns=0,
+        handed_ns=0,
+        handed_by="cora",
+        scenario_sha256="",
+        samples_sha256="",
+        sha256="a" * 64,
+    )
+    return replace(run, **changes)
+
+
 @pytest.fixture
 async def deploying(bed, rig) -> Deploying:
     assert rig.address == RIG
@@ -150,6 +170,8 @@ async def deploying(bed, rig) -> Deploying:
     opened = Deploying(bed, cora, GrantRequest("company", Entry("live", RIG), "", 0))
     await opened.give()
     await bed.registry.images.add("company", replace(IMAGE, pushed_by="cora"))
+    tried = RunContent(record=b"{}", digests=frozenset({DIGEST}))
+    await bed.registry.runs.add(passed_run(), tried)
     return opened
 
 

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from broker.clock import NS_PER_S, WallClock, text_of
+from broker.messages import Freshness, Health
 from broker.namespace import StreamAddress
 from broker.prototypes.manifest import PrototypeManifest
 from broker.rights import Entry, Role
@@ -218,11 +219,11 @@ async def test_a_stage_before_live_has_a_space_and_a_source_of_its_own(bed, depl
 @pytest.mark.usefixtures("site")
 async def test_what_is_not_right_is_refused_and_nothing_is_left_of_it(bed, deploying):
     cases = [
-        ({"digest": f"sha256:{'b' * 64}"}, 404, "holds no image"),
+        ({"digest": f"sha256:{'b' * 64}"}, 409, "image: the testbed does not hold"),
         ({"manifest": {"command": ""}}, 422, "command"),
         ({"manifest": {"prototyp": "x"}}, 422, "prototyp"),
-        ({"manifest": {"inputs": {"m": "factory/mill/spindle"}}}, 403, "is not granted"),
-        ({"manifest": {"inputs": {"m": "company/none/here"}}}, 403, "no stream of company"),
+        ({"manifest": {"inputs": {"m": "factory/mill/spindle"}}}, 409, "not granted: factory/mill"),
+        ({"manifest": {"inputs": {"m": "company/none/here"}}}, 409, "not granted: company/none"),
         ({"labels": ["GPU"]}, 422, "label"),
         ({"stage": "controlled"}, 422, "stage"),
     ]
@@ -230,7 +231,7 @@ async def test_what_is_not_right_is_refused_and_nothing_is_left_of_it(bed, deplo
         assert_problem(
             await deploying.deploy(**({"stage": "live"} | more)),
             status,
-            {404: "unknown", 403: "forbidden", 422: "invalid"}[status],
+            {409: "refused", 422: "invalid"}[status],
             words,
         )
     assert await bed.registry.deployments.going_on() == []
@@ -315,6 +316,24 @@ async def test_a_step_that_cannot_be_is_passed_over_and_the_rest_counts(deployin
     await site.events(number, again, "starting", first=4)
     seen = await deploying.show(number)
     assert (seen["state"], seen["restarts"], seen["end"]) == ("starting", 1, None)
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+async def test_the_end_of_a_deployment_is_no_alarm_of_its_outputs(bed, deploying, site, deployed):
+    number = (await deploying.deployed())["id"] if deployed else None
+    if number is None:
+        await bed.machine("old", "company", writes=frozenset({Entry("live", SCORE)}))
+    now_ns = bed.clock.now_ns()
+    until_ns = now_ns + 60 * NS_PER_S
+    health = Health(state=Freshness.STALE, at_ns=now_ns, valid_until_ns=until_ns, last_ns=now_ns)
+    bed.api.freshness.take("live", SCORE, health)
+    if number is None:
+        assert (await bed.ask(deploying.cora, "DELETE", "/credentials/old")).is_success
+    else:
+        await site.events(number, {"state": "ended", "reason": "it went"})
+    streams = (await bed.ask(deploying.cora, "GET", "/status")).json()["streams"]
+    (score,) = [each for each in streams if each["stream"] == str(SCORE)]
+    assert bool(score["alarms"]) is not deployed
 
 
 async def test_a_revoked_credential_stops_its_deployment(bed, deploying, site):

@@ -50,6 +50,7 @@ from testbed_api.registry.token_use import TokenUses
 from testbed_api.retention.deletions import Deletions
 from testbed_api.retention.enforcer import RetentionEnforcer
 from testbed_api.stores.port import Window
+from tests.services.prototype_material import material
 
 RIG = StreamAddress("factory", "pump-rig", "rig")
 FRAME = 10_000
@@ -121,6 +122,7 @@ async def served(folder, store: Endless) -> AsyncIterator[Served]:
                 clock=clock,
                 tell=journal.tell,
             ),
+            prototype_material=material(folder / "images", registry, clock),
             keeper=RetentionEnforcer(store, Deletions(engine), clock),
             dumper=Dumper(engine, store, Deletions(engine), clock),
             bus=bus,

@@ -64,7 +64,7 @@ def test_every_answer_is_a_model():
         for media_type, content in answer.get("content", {}).items()
         if media_type.endswith("json")
         and "ndjson" not in media_type
-        and not content.get("schema", {}).get("$ref", "").endswith(("Response", "Page"))
+        and not content.get("schema", {}).get("$ref", "").endswith(("Response", "Page", "List"))
     }
     assert untyped == set()
 
@@ -90,8 +90,10 @@ def test_a_typescript_client_compiles_strictly(document, tmp_path):
 
 
 def without_headers(code: str) -> str:
-    """TypeScript without the headers of answers, which may be any."""
-    return code.replace("[name: string]: unknown;", "")
+    """TypeScript without the headers of answers, which may be any, and without manifests and
+    sources, whose forms have schemas of their own.
+    """
+    return code.replace("[name: string]: unknown;", "").replace("[key: string]: unknown;", "")
 
 
 def test_a_python_client_compiles_strictly(document, tmp_path):

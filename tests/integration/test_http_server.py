@@ -125,3 +125,25 @@ async def test_who_is_slow_to_be_answered_is_not_cut_off():
                 port = door.getsockname()[1]
                 assert (await http.get(f"http://127.0.0.1:{port}/")).text == "xxx"
             server.should_exit = True
+
+
+MIB = bytes(1024**2)
+IMAGES = "/api/v1/organisations/testbed/images"
+
+
+async def pushing(http, pieces: int, pause_s: float):
+    async def content() -> AsyncIterator[bytes]:
+        for _ in range(pieces):
+            yield MIB
+            await WallClock().sleep(pause_s)
+
+    return await http.post(IMAGES, params={"name": "watch"}, content=content())
+
+
+async def test_an_archive_may_come_longer_than_a_request_as_long_as_it_comes(http, tmp_path):
+    answer = await pushing(http, 4, WHOLE_S / 2)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    with pytest.raises(httpx.TransportError):
+        await pushing(http, 2, 3 * WHOLE_S)
+    await WallClock().sleep(0.2)
+    assert list((tmp_path / "data" / "images").iterdir()) == []

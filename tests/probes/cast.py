@@ -45,6 +45,7 @@ from testbed_api.domain.organisations import Organisation
 from testbed_api.domain.recordings import HeldStream, ServerRecording
 from testbed_api.domain.runners import Runner
 from testbed_api.domain.runs import HandedRun, RunContent
+from testbed_api.domain.secrets import SealedSecret
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 from testbed_api.stores import duckdb
@@ -86,6 +87,10 @@ SPARE = "spare"
 """Goes before the name of what a probe may end: nobody asks as it."""
 TWO_TOKENS = ("factory-owner", "stranger-owner")
 """They have one to spare."""
+IMAGE = f"sha256:{'5' * 64}"
+"""Digest of an image that the organisations of RUN_OWNERS hold each, and may delete."""
+SECRET = "SPARE"
+"""Name of a secret that each of these has."""
 PASSWORD = "correct horse battery staple"
 """Of the factory's spare member."""
 WAITING = ("approval", "refusal", "withdrawal")
@@ -192,6 +197,7 @@ async def made(folder: Path, now_ns: int) -> Cast:
         await _spoil(making)
         code = await _spare(making)
         pause, listing = await _stop_and_show(making)
+        await _pushed(making.registry, now_ns)
         runs = await _hand_over(making.registry, now_ns)
         recording = await _taken(folder, making)
         deployments, runner_code = await _deploy(making.registry, now_ns)
@@ -330,6 +336,19 @@ async def _hand_over(registry: Registry, now_ns: int) -> dict[str, int]:
             content = RunContent(record=checks.canonical(document), report=f"<p>{label}")
             numbers[name] = await registry.runs.add(run, content)
     return numbers
+
+
+async def _pushed(registry: Registry, now_ns: int) -> None:
+    """An image and a secret of each of two organisations."""
+    for organisation in RUN_OWNERS:
+        name = canary(organisation)
+        image = PinnedImage(digest=IMAGE, name=name, kind="registry", pushed_ns=now_ns)
+        await registry.images.add(organisation, image)
+        by = f"{organisation}-owner"
+        secret = SealedSecret(
+            organisation=organisation, name=SECRET, sealed=b"-", set_ns=now_ns, set_by=by
+        )
+        await registry.secrets.put(secret)
 
 
 async def _deploy(registry: Registry, now_ns: int) -> tuple[dict[str, int], str]:

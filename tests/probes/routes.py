@@ -8,6 +8,7 @@ does; a route that is in neither place fails.
 import base64
 import importlib
 import pkgutil
+import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,7 @@ from testbed_api.http import routes as rooms
 from testbed_api.http.app import openapi_document
 from testbed_api.http.auth import ACTION, OPEN
 from tests.probes.cast import (
+    IMAGE,
     MILL,
     NARROWED,
     PASSWORD,
@@ -29,6 +31,7 @@ from tests.probes.cast import (
     RIG,
     RUN,
     RUN_OWNERS,
+    SECRET,
     SPARE,
     TWO_TOKENS,
     Cast,
@@ -374,6 +377,17 @@ def _enrolling(route: Route, cast: Cast) -> Iterator[Question]:
     yield Question(route, route.path, (None,), {"code": cast.code} | encoded)
 
 
+def _pushing(route: Route, cast: Cast) -> Iterator[Question]:
+    """A packed project of an organisation."""
+    entry = tarfile.TarInfo("prototype.py")
+    archive = entry.tobuf() + bytes(2 * tarfile.BLOCKSIZE)
+    for question in _streams(replace(route, body=archive), cast):
+        path = f"{question.path}?name=watch&kind=project"
+        twin = question.twin
+        twin = None if twin is None else replace(twin, path=f"{twin.path}?name=watch&kind=project")
+        yield replace(question, path=path, twin=twin)
+
+
 def _enrolling_runner(route: Route, cast: Cast) -> Iterator[Question]:
     """A runner with a key of its own, and the code."""
     yield from _enrolling(route, replace(cast, code=cast.runner_code))
@@ -487,6 +501,7 @@ ABOUT: Mapping[str, About] = {
     "POST /grants/refusal": _selected,
     "POST /grants/revocation": _selected,
     "POST /grants/withdrawal": _selected,
+    "POST /organisations/{organisation}/images": _pushing,
     "GET /runs": _runs_of,
     "GET /runs/compare": _compared,
     "GET /runs/{number}": _runs,
@@ -512,6 +527,8 @@ ABOUT: Mapping[str, About] = {
     "POST /runner/deployments/{number}/material": _material,
 }
 """Where the path does not say it."""
+ASKS_ELSEWHERE = frozenset({"POST /organisations/{organisation}/images/registry"})
+"""Where the answer is that of another server, which the probes have not: 422 says who may ask."""
 FOR_PEOPLE = frozenset(
     {"POST /tokens", "DELETE /tokens/{number}", "PUT /me/password"},
 )
@@ -532,6 +549,8 @@ def filled(route: Route, stream: StreamAddress, /, **more: object) -> str:
         "number": NOBODYS,
         "person": f"{SPARE}-{stream.organisation}",
         "principal": f"{SPARE}-{stream.organisation}-machine",
+        "digest": IMAGE,
+        "name": SECRET,
     } | more
     return route.path.format(**values)
 

@@ -136,7 +136,8 @@ def _end(question: Question) -> tuple[bool, int]:
 
 async def _answer(http: httpx.AsyncClient, credential: str, question: Question) -> httpx.Response:
     headers = {"Authorization": f"Bearer {credential}"} if credential else {}
-    body = {} if question.body is None else {"json": question.body}
+    kind = "content" if isinstance(question.body, bytes) else "json"
+    body = {} if question.body is None else {kind: question.body}
     path, method = question.path, question.route.method
     async with http.stream(method, path, headers=headers, **body) as answer:
         endless = answer.headers.get("content-type", "").startswith("text/event-stream")
@@ -273,7 +274,9 @@ def _each_route_can_be_asked(
     served = {
         route_of[name]
         for (_, name), answer in given.items()
-        if answer.is_success or answer.status_code == 409
+        if answer.is_success
+        or answer.status_code == 409
+        or (answer.status_code == 422 and route_of[name] in routes.ASKS_ELSEWHERE)
     }
     for route in asked_routes:
         if route.name not in served:

@@ -15,13 +15,24 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BODY = 1024 * 1024
+MOST_ARCHIVE = 1024**4
+"""Bytes of the archive of an image; the route itself refuses more than the settings allow."""
 _RUNS = re.compile(rf"{ROOT}/organisations/[^/]+/runs")
 """The path to which runs are handed over, with their reports."""
 _REPORT = f"{ROOT}/runner/report"
+_IMAGES = re.compile(rf"{ROOT}/organisations/[^/]+/images")
+"""The path to which archives of images are pushed."""
+
+
+def is_streamed(path: str) -> bool:
+    """Whether the body of a request to a path is read in pieces, and never held in memory."""
+    return _IMAGES.fullmatch(path) is not None
 
 
 def most_bytes(path: str) -> int:
     """The bytes that the body of a request to a path may have."""
+    if is_streamed(path):
+        return MOST_ARCHIVE
     if path == _REPORT:
         return MOST_REPORT_BYTES
     return runs.MOST_BODY if _RUNS.fullmatch(path) else MOST_BODY

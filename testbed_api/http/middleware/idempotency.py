@@ -14,6 +14,7 @@ from broker.responses.base import IDEMPOTENCY_KEY
 from testbed_api.domain.request_keys import MOST_ANSWER
 from testbed_api.http import idempotency, problems, request_context
 from testbed_api.http.idempotency import SentKey
+from testbed_api.http.middleware import body_limit
 from testbed_api.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class IdempotencyMiddleware:
         if text is None or credential is None or self._registry is None or self._clock is None:
             await self._app(scope, receive, send)
             return
+        is_streamed = body_limit.is_streamed(scope["path"])
         try:
             sent_key = idempotency.note(scope, text)
         except Invalid as exc:
@@ -54,6 +56,8 @@ class IdempotencyMiddleware:
 
         async def noted() -> "Message":
             message = await receive()
+            if is_streamed:
+                return message
             sent_key.body.extend(message.get("body", b""))
             return message
 

@@ -13,10 +13,11 @@ from broker.responses.deployments import (
     DeploymentMetricsResponse,
     DeploymentPage,
     DeploymentResponse,
+    GatesResponse,
     LogPage,
 )
 from broker.rights import Action
-from testbed_api.actions.deployments import DeploymentOrder
+from testbed_api.actions.deployments import DeploymentOrder, PromotionWanted
 from testbed_api.domain.deployments import DeploymentFilter
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
@@ -24,6 +25,7 @@ from testbed_api.http.dependencies import DeploymentActionsDep
 from testbed_api.http.deployment_answers import (
     deployment_answer,
     event_answer,
+    gates_answer,
     line_answer,
     metrics_answer,
 )
@@ -79,6 +81,23 @@ class DeploymentForm(Form):
         )
 
 
+class PromotionForm(Form):
+    """Choices for the next stage of a deployment."""
+
+    labels: Annotated[
+        frozenset[Annotated[str, Field(max_length=40)]] | None,
+        Field(
+            max_length=20,
+            description="that its site must have; those that it has now if left out",
+            examples=[["edge"]],
+        ),
+    ] = None
+    source: Annotated[
+        dict[str, Any] | None,
+        Field(description="what plays its inputs; null in the live stage", examples=[None]),
+    ] = None
+
+
 class DeploymentsWanted(Form):
     """A page of deployments."""
 
@@ -127,12 +146,32 @@ async def deploy(
     context: ContextDep,
     caller: CallerDep,
 ) -> DeploymentResponse:
-    """Allowed to owners and developers of the organisation, which holds the image.
+    """Allowed to owners and developers of the organisation. Refused (409) while a condition of the
+    stage is not met, each with what opens it: `…/deployments/gates` says them without deploying.
 
     It takes the place of what runs of the prototype in that stage: that one stops first. A site
     with its labels and with room gets it; until one has, it waits, and `reason` says for what.
     """
     return deployment_answer(await deployments.deploy(context, caller, form.order(organisation)))
+
+
+@router.post(
+    "/organisations/{organisation}/deployments/gates",
+    openapi_extra=asks(Action.DEPLOY),
+    summary="The conditions of a stage for a prototype, and which of them are met",
+    responses=openapi_examples.answer(GatesResponse),
+)
+async def deployment_gates(
+    organisation: Id,
+    form: DeploymentForm,
+    deployments: DeploymentActionsDep,
+    caller: CallerDep,
+) -> GatesResponse:
+    """Allowed to owners and developers of the organisation. Nothing is deployed; the same body
+    deploys once all are open.
+    """
+    conditions = await deployments.conditions(caller, form.order(organisation))
+    return gates_answer(form.stage, conditions)
 
 
 @router.get(
@@ -244,3 +283,42 @@ async def stop_deployment(
     waits, or whose site does not answer, ends at once. One that has ended stays as it is.
     """
     return deployment_answer(await deployments.stop(context, caller, number))
+
+
+@router.post(
+    _ONE + "/promote",
+    openapi_extra=asks(Action.DEPLOY),
+    status_code=201,
+    summary="Deploy the same image and manifest in the next stage",
+    responses=openapi_examples.answer(DeploymentResponse, status=201)
+    | openapi_examples.problems(409),
+)
+async def promote_deployment(
+    number: Number,
+    form: PromotionForm,
+    deployments: DeploymentActionsDep,
+    context: ContextDep,
+    caller: CallerDep,
+) -> DeploymentResponse:
+    """Allowed to owners and developers of its organisation. From simulated to recorded to live;
+    the deployment itself goes on. Refused (409) while a condition of that stage is not met.
+    """
+    wanted = PromotionWanted(labels=form.labels, source=form.source)
+    return deployment_answer(await deployments.promote(context, caller, number, wanted))
+
+
+@router.post(
+    _ONE + "/rollback",
+    openapi_extra=asks(Action.DEPLOY),
+    status_code=201,
+    summary="Deploy what the prototype had in this stage before",
+    responses=openapi_examples.answer(DeploymentResponse, status=201)
+    | openapi_examples.problems(409),
+)
+async def roll_back_deployment(
+    number: Number, deployments: DeploymentActionsDep, context: ContextDep, caller: CallerDep
+) -> DeploymentResponse:
+    """Allowed to owners and developers of its organisation, for the newest of a prototype in a
+    stage: the image and the manifest that were deployed there before take its place.
+    """
+    return deployment_answer(await deployments.roll_back(context, caller, number))

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
 from pydantic import ConfigDict, Field
 
 from broker.deployments.report import RunnerReport
@@ -11,8 +12,9 @@ from broker.rights import Action
 from testbed_api.actions.runner_work import RunnerTask
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, ContextDep, asks
-from testbed_api.http.dependencies import RunnerWorkActionsDep
-from testbed_api.http.schemas import Form, Number
+from testbed_api.http.dependencies import RightsWatchDep, RunnerWorkActionsDep
+from testbed_api.http.schemas import Digest, Form, Number
+from testbed_api.http.streaming import Streamed, begun
 
 router = APIRouter(tags=["runners"])
 
@@ -92,6 +94,29 @@ async def material(
         credential=its.credential.text,
         secrets=dict(its.secrets),
         source_credential=None if its.source is None else its.source.text,
+    )
+
+
+@router.get(
+    "/runner/images/{digest}",
+    openapi_extra=asks(Action.RUN),
+    summary="The archive of an image that a deployment of a runner has",
+    response_class=StreamingResponse,
+    responses=openapi_examples.text("(the bytes of a tar file)", "application/x-tar"),
+)
+async def runner_image(
+    digest: Digest,
+    runner_work: RunnerWorkActionsDep,
+    rights_watch: RightsWatchDep,
+    caller: CallerDep,
+) -> StreamingResponse:
+    """For runners. Images of registries are pulled there, and have no archive here."""
+    size, pieces = await runner_work.image(caller, digest)
+    return Streamed(
+        await begun(pieces),
+        right=rights_watch.watching(caller, Action.RUN, None),
+        headers={"Content-Length": str(size)},
+        media_type="application/x-tar",
     )
 
 

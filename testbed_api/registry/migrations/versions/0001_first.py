@@ -45,8 +45,10 @@ def upgrade() -> None:
         _make_retention()
         _make_runs()
         _make_recordings()
+        _make_run_images()
         _make_runners()
         _make_images()
+        _make_secrets()
         _make_deployments()
         _make_rights_version()
 
@@ -384,6 +386,15 @@ def _make_runs() -> None:
     op.create_index("ix_runs_organisation_sha256", "runs", ["organisation", "sha256"])
 
 
+def _make_run_images() -> None:
+    op.create_table(
+        "run_images",
+        sa.Column("run", SERIAL, sa.ForeignKey("runs.id"), primary_key=True),
+        sa.Column("digest", DIGEST, primary_key=True),
+    )
+    op.create_index("ix_run_images_digest", "run_images", ["digest"])
+
+
 def _make_runners() -> None:
     op.create_table(
         "runners",
@@ -431,6 +442,17 @@ def _make_images() -> None:
         sa.Column("pushed_ns", sa.BigInteger, nullable=False),
         *_ids("pushed_by"),
         sa.Column("used_ns", sa.BigInteger),
+    )
+
+
+def _make_secrets() -> None:
+    op.create_table(
+        "secrets",
+        sa.Column("organisation", ID, sa.ForeignKey("organisations.id"), primary_key=True),
+        sa.Column("name", sa.String(100), primary_key=True),
+        sa.Column("sealed", sa.LargeBinary, nullable=False),
+        sa.Column("set_ns", sa.BigInteger, nullable=False),
+        *_ids("set_by"),
     )
 
 

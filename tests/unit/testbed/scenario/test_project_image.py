@@ -20,11 +20,11 @@ def code_of(folder, scenario):
 def test_a_run_of_a_project_names_its_image_beside_its_program(tmp_path):
     folder = shutil.copytree(DETECTOR, tmp_path / "project")
     scenario = project.load(folder, WallClock()).scenario.scenario
-    image, program = code_of(folder, scenario)
-    assert image.is_image
+    program, image = code_of(folder, scenario)
+    assert image.kind == "project"
     assert f"sha256:{image.sha256}" == bundle.pack(folder).digest
-    assert (program.path, program.is_image) == ("prototype.py", False)
+    assert (program.path, program.kind) == ("prototype.py", "file")
     (folder / "prototype.yaml").write_text("prototype: another-one")
-    assert [each.is_image for each in code_of(folder, scenario)] == [False]
+    assert [each.kind for each in code_of(folder, scenario)] == ["file"]
     (folder / "prototype.yaml").unlink()
     assert len(code_of(folder, scenario)) == 1

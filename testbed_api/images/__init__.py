@@ -1,0 +1,1 @@
+"""Images of prototypes: archives that were pushed, checked and kept, and images of registries."""
