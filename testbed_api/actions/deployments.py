@@ -136,6 +136,7 @@ class DeploymentActions:
         """The conditions of a stage for a prototype; nothing is deployed.  Raises Invalid."""
         caller.must(Action.DEPLOY, order.organisation)
         manifest = order.checked_manifest()
+        _checked_source(order, manifest)
         _check_order(order)
         return await self.gates.decide(caller, await self._asked(caller, order, manifest))
 

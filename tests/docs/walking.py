@@ -44,7 +44,7 @@ OURS = re.compile(r"testbed |(?:\S*/)?python \S*(?:ten_lines|low_flow|plain_mqtt
 """Commands of ours, which print no traceback at Ctrl-C."""
 READING = re.compile(
     r"testbed (?:access|alarms|history|status|whoami"
-    r"|\w+ (?:dead-letters|gaps|list|show|verify))\b|curl |head "
+    r"|deployments|\w+ (?:dead-letters|gaps|list|metrics|show|verify|why))\b|curl |head "
 )
 """Commands that change nothing: a reader who does not see yet what the page says looks again."""
 READY = {
