@@ -3,43 +3,49 @@
 import difflib
 from collections.abc import Iterator
 
-from broker.clock import DAY_S
+from broker.clock import DAY_S, Clock, WallClock
 from broker.errors import Refused, Unavailable
 from broker.streams import Signal, StreamSpec
-from gateway.commissioning import findings
-from gateway.commissioning.findings import Finding
-from gateway.links.opcua import pki, shapes
+from gateway.commissioning import findings, opcua_trial
+from gateway.commissioning.checked_signal import CheckedSignal
+from gateway.commissioning.findings import Finding, Severity
+from gateway.commissioning.opcua_trial import ServerTrial
+from gateway.links.opcua import pki, resolution, shapes
+from gateway.links.opcua.call_sizes import ServerLimits, Service
 from gateway.links.opcua.node_info import describe, walk
+from gateway.links.opcua.resolution import NO_NODE, ResolvedNode
 from gateway.links.opcua.security import ClientCredentials
-from gateway.links.opcua.session import (
-    NO_NODE,
-    ResolvedNode,
-    Session,
-    connected,
-    nodes_per_call,
-    resolve,
-)
+from gateway.links.opcua.session import Session, connected
 from gateway.links.opcua.types import DTYPES, fits
+from gateway.links.opcua.unread_signals import Signal as SignalNumber
 from gateway.mapping.model import Item, Mapping
 
 NEAREST = 3
 
 
-async def check(mapping: Mapping, credentials: ClientCredentials | None) -> list[Finding]:
-    """Connect to the server of a mapping, and compare load, limits, nodes, types and units.
+async def check(
+    mapping: Mapping, credentials: ClientCredentials | None, listen_s: float | None
+) -> tuple[list[Finding], list[CheckedSignal]]:
+    """Compare load, limits, nodes, types and units with a server, and read it as `run` will.
 
-    credentials: for a server with security.
+    credentials: for a server with security.  listen_s: for how long it is read, None for as long as
+    its periods need.  Returns the findings, and the signals as they were read.
     """
     results = list(_load(mapping))
+    clock: Clock = WallClock() if credentials is None else credentials.clock
     try:
         async with connected(mapping.server, credentials) as client:
-            results += await _limits(client, mapping)
-            results += await _nodes(client, mapping)
+            limits = ServerLimits(mapping.server.items_per_call)
+            await resolution.read_limits(client, limits)
+            results += _limits(limits)
+            by_node, failed = await _nodes(client, mapping, limits)
+            results += by_node
     except (Unavailable, Refused) as exc:
-        results.append(findings.error(str(exc)))
-    else:
-        results += _own_certificate(mapping, credentials)
-    return results
+        return [*results, findings.error(str(exc))], []
+    results += _own_certificate(mapping, credentials)
+    trial = ServerTrial(mapping, credentials, clock)
+    await trial.read(opcua_trial.seconds_of(mapping) if listen_s is None else listen_s)
+    return [*results, *trial.findings(failed)], trial.signals()
 
 
 def _own_certificate(mapping: Mapping, credentials: ClientCredentials | None) -> Iterator[Finding]:
@@ -65,35 +71,49 @@ def _load(mapping: Mapping) -> Iterator[Finding]:
         )
 
 
-async def _limits(client: Session, mapping: Mapping) -> list[Finding]:
-    allowed, ours = await nodes_per_call(client, mapping.server), mapping.server.items_per_call
-    if allowed >= ours:
-        return []
-    sentence = f"the server takes {allowed} nodes a call, fewer than opcua.items_per_call: {ours}"
-    return [findings.warning(f"{sentence}; {allowed} are used, so write that")]
+def _limits(limits: ServerLimits) -> Iterator[Finding]:
+    """The limit that a server states of its requests, if it is below that of the mapping."""
+    allowed = min(limits.size(service) for service in (Service.READ, Service.MONITOR))
+    if allowed < limits.most:
+        sentence = f"the server takes {allowed} nodes a call, fewer than opcua.items_per_call"
+        yield findings.warning(f"{sentence}: {limits.most}; write items_per_call: {allowed}")
 
 
-async def _nodes(client: Session, mapping: Mapping) -> list[Finding]:
-    """The problems of each node, stream by stream."""
-    per_call = await nodes_per_call(client, mapping.server)
-    nodes = await resolve(client, mapping.nodes, per_call=per_call)
+async def _nodes(
+    client: Session, mapping: Mapping, limits: ServerLimits
+) -> tuple[list[Finding], frozenset[SignalNumber]]:
+    """The problems of each node, stream by stream, and the signals that have an error."""
+    nodes = await resolution.resolve(client, mapping.nodes, limits)
     known: list[str] = []
     if any(node.problem == NO_NODE for node in nodes):
         known = [variable.text async for variable in walk(client) if variable.is_variable]
     results: list[Finding] = []
-    signals = (
-        (stream.spec, signal, item)
-        for stream in mapping.streams
-        for signal, item in zip(stream.spec.signals, stream.items, strict=True)
-    )
-    for (spec, signal, item), node in zip(signals, nodes, strict=True):
-        if node.problem:
-            results.append(_missing(spec, signal, node, known))
-        else:
-            name = f"{spec.address.stream}.{signal.name}"
-            results += _shape(name, signal, item, node)
-            results += await _description(client, spec, signal, node)
-    return results
+    failed: set[SignalNumber] = set()
+    remaining = iter(nodes)
+    for index, stream in enumerate(mapping.streams):
+        for number, (signal, item) in enumerate(
+            zip(stream.spec.signals, stream.items, strict=True)
+        ):
+            of_signal = await _node(client, stream.spec, signal, item, next(remaining), known)
+            results += of_signal
+            if any(finding.severity is Severity.ERROR for finding in of_signal):
+                failed.add((index, number))
+    return results, frozenset(failed)
+
+
+async def _node(
+    client: Session,
+    spec: StreamSpec,
+    signal: Signal,
+    item: Item,
+    node: ResolvedNode,
+    known: list[str],
+) -> list[Finding]:
+    """The problems of one node.  known: node ids of the server, to name near ones."""
+    if node.problem:
+        return [_missing(spec, signal, node, known)]
+    name = f"{spec.address.stream}.{signal.name}"
+    return [*_shape(name, signal, item, node), *await _description(client, spec, signal, node)]
 
 
 def _shape(name: str, signal: Signal, item: Item, node: ResolvedNode) -> Iterator[Finding]:

@@ -168,6 +168,7 @@ class _Stream(_Strict):
     trigger: Trigger | None = None
     period_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
     publishing_interval_s: _Seconds = 0.5
+    sampling_interval_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
     max_silence_s: _Seconds = 10.0
     past_limit_s: _Limit = PAST_LIMIT_S
     future_limit_s: _Limit = FUTURE_LIMIT_S
@@ -398,6 +399,7 @@ def _stream(
             for signal, fields in form.signals.items()
         ),
         publishing_interval_s=form.publishing_interval_s,
+        sampling_interval_s=form.sampling_interval_s,
         batch_age_s=form.batch.age_s,
         batch_values=form.batch.values,
     )

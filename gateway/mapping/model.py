@@ -41,7 +41,8 @@ class StreamMapping:
 
     items: one for each signal, in the order of the spec.  batch_age_s: the longest time samples
     wait for others in one batch; 0 sends the samples of each publish at once.  batch_values: most
-    values in a batch.
+    values in a batch.  sampling_interval_s: how often an OPC UA server is to look at the values, 0
+    as often as it can; None leaves it to the period.
     """
 
     spec: StreamSpec
@@ -49,6 +50,22 @@ class StreamMapping:
     publishing_interval_s: float
     batch_age_s: float
     batch_values: int
+    sampling_interval_s: float | None = None
+
+    @property
+    def sampling_s(self) -> float:
+        """Seconds in which a server is to look at each value; 0 for as often as it can.
+
+        Twice a period, so that a value is seen although both clocks run apart.
+        """
+        if self.sampling_interval_s is not None:
+            return self.sampling_interval_s
+        return self.spec.period_s / 2
+
+    @property
+    def polling_s(self) -> float:
+        """Seconds between two reads of a value that the server does not publish."""
+        return self.sampling_interval_s or self.spec.period_s or self.publishing_interval_s
 
 
 class Policy(StrEnum):

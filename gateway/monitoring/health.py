@@ -24,7 +24,12 @@ def patience_s(spec: StreamSpec) -> float:
 
 
 def is_fresh(spec: StreamSpec, activity: StreamActivity, monotonic_ns: int) -> bool:
-    """Whether a stream had a sample in time; with trigger `value` a keep-alive counts as well."""
+    """Whether a stream had a sample in time, and each of its signals is read.
+
+    With trigger `value` a keep-alive counts as a sample.
+    """
+    if activity.unread:
+        return False
     by_time = spec.trigger is Trigger.TIMESTAMP
     last_ns = activity.sample_ns if by_time else activity.alive_ns
     patience_ns = round(patience_s(spec) * NS_PER_S)

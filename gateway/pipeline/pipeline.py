@@ -6,7 +6,7 @@ The number of samples that are not spooled is bounded; a full pipeline makes the
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -44,12 +44,13 @@ class StreamActivity:
 
     sample_ns: when a sample came, in monotonic time.  alive_ns: when a sample or a keep-alive came,
     likewise.  newest_ns: the greatest time stamp of the samples that came last, in an earlier
-    process too.
+    process too.  unread: signals that are not read until a sample of theirs comes.
     """
 
     sample_ns: int | None = None
     alive_ns: int | None = None
     newest_ns: int | None = None
+    unread: set[int] = field(default_factory=set)
 
 
 class Pipeline:
@@ -187,6 +188,8 @@ class Pipeline:
 
     async def possible_gap(self, possible: PossibleGap, cause: str) -> None:
         """State a gap if samples are missing; the first one after a lost spool says so."""
+        unread = self.activity[possible.stream].unread
+        (unread.add if possible.is_unread else unread.discard)(possible.signal)
         last = self.sample_filter.last(possible.stream, possible.signal)
         if cause == GATEWAY_DOWN and possible.stream in self.lost:
             cause = SPOOL_LOST

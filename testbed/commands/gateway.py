@@ -201,9 +201,25 @@ def lock_out(equipment: Equipment) -> None:
     out.print(f"the gateway of {equipment} is locked out")
 
 
-@gateway_app.command("check", epilog=example("testbed gateway check mapping.yaml"))
-def check(mapping: Mapping, json: Json = False) -> None:
-    """Check a mapping against the live server and the testbed, and print what is wrong with it.
+@gateway_app.command(
+    "check",
+    epilog=example(
+        "testbed gateway check mapping.yaml", "testbed gateway check mapping.yaml --listen-s 60"
+    ),
+)
+def check(
+    mapping: Mapping,
+    listen_s: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            max=3_600,
+            help="seconds to read an OPC UA server for (default: six periods, 3 to 10)",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Read a mapping's signals for some seconds, print each, and what is wrong with the mapping.
 
     The testbed is asked if somebody is signed in, or the gateway is enrolled.
     """
@@ -211,7 +227,7 @@ def check(mapping: Mapping, json: Json = False) -> None:
     from testbed.commissioning import check_browse
 
     printer = print_json if json else out.print
-    passed = terminal_run.run(check_browse.check(mapping, printer, as_json=json))
+    passed = terminal_run.run(check_browse.check(mapping, printer, as_json=json, listen_s=listen_s))
     raise typer.Exit(Exit.DONE if passed else Exit.INPUT)
 
 

@@ -17,6 +17,7 @@ from broker.clock import WallClock
 from broker.errors import Invalid, Taken, Unknown
 from broker.namespace import EquipmentAddress, EquipmentKind
 from gateway.commissioning import check as checking
+from gateway.commissioning import checked_signal
 from gateway.commissioning.findings import Severity
 from gateway.commissioning.progress import LISTEN_S
 from gateway.links.mqtt import refusal
@@ -34,6 +35,7 @@ from gateway.mapping.model import (
 from gateway.settings import GatewaySettings, SourceSettings
 from gateway.state import layout, source_password
 from testbed.commissioning import registration
+from testbed.terminal import run as terminal_run
 from testbed.terminal.screen import print_json
 
 if TYPE_CHECKING:
@@ -114,20 +116,40 @@ def gateway_proof(mapping: Path | None = None) -> "ClientCredentials":
     return ClientCredentials.from_folder(folders.pki, password, WallClock())
 
 
-async def check(path: Path, print_line: Callable[[Any], None], *, as_json: bool) -> bool:
-    """Check a mapping file against its server and the testbed; True if no finding is an error."""
+async def check(
+    path: Path,
+    print_line: Callable[[Any], None],
+    *,
+    as_json: bool,
+    listen_s: float | None = None,
+) -> bool:
+    """Check a mapping file against its server and the testbed; True if no finding is an error.
+
+    listen_s: seconds for which an OPC UA server is read, None for as long as its periods need.
+    """
     mapping = mapping_file.load(path)
     credentials = None
     if isinstance(mapping.source, OpcUaServer):
+        terminal_run.log_to_stderr(
+            verbose=False
+        )  # its link logs, and was not loaded when the command began
         password = source_password.of_mapping(mapping, SourceSettings())
         credentials = dataclasses.replace(gateway_proof(path), password=password)
-    findings = await checking.check(mapping, credentials)
+    report = await checking.check(mapping, credentials, listen_s=listen_s)
     folders = layout.folders(GatewaySettings(), SourceSettings(), mapping=path)
-    findings += await registration.check(mapping, folders.identity_of(mapping.equipment))
+    registered = await registration.check(mapping, folders.identity_of(mapping.equipment))
+    findings = [*report.findings, *registered]
     severities = {finding.severity for finding in findings}
     if as_json:
-        print_line([asdict(finding) for finding in findings])
+        print_line(
+            {
+                "findings": [asdict(finding) for finding in findings],
+                "signals": [signal.as_json() for signal in report.signals],
+            }
+        )
     else:
+        for line in checked_signal.lines(report.signals):
+            print_line(line)
         for finding in findings:
             print_line(str(finding))
         if severities <= {Severity.NOTE}:
@@ -206,6 +228,7 @@ async def _browse_server(
     endpoint: Endpoint, write: Path | None, progress: Console
 ) -> BrowsedSource:
     """The nodes of an OPC UA server; its variables are measured for a mapping."""
+    terminal_run.log_to_stderr(verbose=False)  # as in `check`
     server, proof = endpoint.server, gateway_proof(endpoint.mapping or write)
     from gateway.commissioning import browse as browsing  # noqa: PLC0415 - see above
 

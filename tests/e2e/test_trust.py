@@ -96,7 +96,7 @@ def test_a_server_is_read_once_its_certificate_is_trusted(tmp_path: Path, machin
         "policy": "Basic256Sha256",
     }
     assert "nothing is wrong" in typed(tmp_path, "check", "m.yaml")
-    (note,) = json.loads(typed_json(tmp_path, "check", "m.yaml"))
+    (note,) = json.loads(typed_json(tmp_path, "check", "m.yaml"))["findings"]
     assert note["severity"] == "note"
     assert "nobody is signed in here" in note["sentence"]
 

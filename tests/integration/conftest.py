@@ -1,8 +1,9 @@
-"""The fixtures of the API's tests; a test that means something else by a name makes its own."""
+"""Fixtures of several files of tests; a test that means something else by a name makes its own."""
 
 from tests.integration.api_bed import admin, bed, owner, reader, rig, writer
 from tests.integration.deployment_bed import deploying, site
 from tests.integration.office import office
+from tests.integration.refusals import refusals
 from tests.integration.server_bed import owners, server
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "owner",
     "owners",
     "reader",
+    "refusals",
     "rig",
     "server",
     "site",

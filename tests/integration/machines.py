@@ -39,6 +39,7 @@ streams:
     trigger: {trigger}
     period_s: {period_s}
     publishing_interval_s: {interval_s}
+    sampling_interval_s: {sampling}
     signals:
 """
 
@@ -52,10 +53,16 @@ def mapped(  # noqa: PLR0913 - what a test may want otherwise
     interval_s: float = 0.05,
     dtype: str = "float64",
     opcua: str = "security: none",
+    sampling: str = "null",
 ) -> Mapping:
     """One stream `s` with these signals, each from the node of its name."""
     head = HEAD.format(
-        url=url, opcua=opcua, trigger=trigger, period_s=period_s, interval_s=interval_s
+        url=url,
+        opcua=opcua,
+        trigger=trigger,
+        period_s=period_s,
+        interval_s=interval_s,
+        sampling=sampling,
     )
     lines = [f'      {name}: {{node: "nsu={URI};s={name}", dtype: {dtype}}}' for name in names]
     return mapping_file.read(head + "\n".join(lines), "m.yaml")

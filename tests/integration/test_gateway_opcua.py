@@ -1,6 +1,7 @@
 """Browse, check and the link against a real OPC UA server."""
 
 import asyncio
+import contextlib
 import io
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -79,11 +80,25 @@ class RowSink:
         return False
 
 
+@contextlib.asynccontextmanager
+async def playing(face: opcua.OpcUaFace) -> AsyncIterator[None]:
+    """The pump rig plays its rows meanwhile."""
+    async with asyncio.TaskGroup() as tasks:
+        played = world.play(PumpRig(), face, WallClock(), pace=Playback())
+        task = tasks.create_task(played, name="simulator")
+        yield
+        task.cancel()
+
+
 async def test_the_example_and_the_starting_mapping_are_right(face: opcua.OpcUaFace) -> None:
     server = browse.server(face.url, None)
     text = await browse.starting_mapping(server, EquipmentAddress("factory", "pump-rig"))
-    assert await check(mapping_file.read(text, "m")) == []
-    assert await check(mapped(face.url)) == []
+    async with playing(face):
+        for mapping in (mapping_file.read(text, "m"), mapped(face.url)):
+            report = await check(mapping)
+            assert report.findings == []
+            assert {signal.way for signal in report.signals} == {"subscribed"}
+            assert all(signal.value is not None for signal in report.signals)
 
 
 async def test_a_first_mapping_has_the_period_and_trigger_that_were_measured() -> None:
@@ -92,8 +107,8 @@ async def test_a_first_mapping_has_the_period_and_trigger_that_were_measured() -
 
         async def play() -> None:
             for number in range(1_000):
-                at = second(number * 0.1)
-                await server.write(at, **{"fast": float(number), WEAR: 3.0})
+                at_ns = WallClock().now_ns()
+                await server.write(at_ns, **{"fast": float(number), WEAR: 3.0})
                 await WallClock().sleep(0.1)
 
         playing = tasks.create_task(play())
@@ -110,9 +125,12 @@ async def test_a_first_mapping_has_the_period_and_trigger_that_were_measured() -
             on_progress=lambda _passed_s, signals: seen.append(signals),
         )
         mapping = mapping_file.read(text, "m")
-        findings = await check(mapping)
+        report = await check(mapping)
         playing.cancel()
-    assert findings == []
+    still = [finding.sentence for finding in report.findings]
+    assert [sentence.split(": ")[0] for sentence in still] == ["objects.still"], still
+    rates = {signal.name: signal.per_s for signal in report.signals}
+    assert rates["objects.fast"] == pytest.approx(10, rel=0.3)
     (stream,) = mapping.streams
     assert (stream.spec.trigger, stream.spec.period_s) == (Trigger.TIMESTAMP, 0.1)
     assert stream.spec.signal("Wear").unit == "um"
@@ -171,7 +189,8 @@ DISAGREEING = (
 
 async def test_what_does_not_agree_with_the_server_is_told(face: opcua.OpcUaFace) -> None:
     for old, new, said in DISAGREEING:
-        findings = [str(text) for text in await check(mapped(face.url, (old, new)))]
+        report = await check(mapped(face.url, (old, new)), listen_s=0.1)
+        findings = [str(finding) for finding in report.findings]
         assert any(said in text for text in findings), findings
 
 
@@ -200,7 +219,8 @@ async def test_an_array_and_one_of_its_elements_are_read_from_one_node() -> None
         objects = server.server.nodes.objects
         server.nodes["spectrum"] = await objects.add_variable(*place, [0.5, 1.0, 1.5])
         mapping = mapping_file.read(ARRAYS.format(url=server.url, uri=URI), "m")
-        errors = [str(text) for text in await check(mapping) if str(text).startswith("error")]
+        report = await check(mapping, listen_s=0.5)
+        errors = [str(each) for each in report.findings if str(each).startswith("error")]
         async with linked(mapping) as (_, sink):
             await sink.until(lambda: len(sink.samples) == 3)
             await server.write(second(1), spectrum=[2.0, 3.0, 4.0])
@@ -208,6 +228,10 @@ async def test_an_array_and_one_of_its_elements_are_read_from_one_node() -> None
     assert errors == [
         "error: s.scalar: it is an array: write shape: [LENGTH], or element: 0 for one value of it",
         "error: s.array: it is a single value on the server: leave out shape",
+        (
+            "error: s.short: a value of 'short' of s is stored as bad: its array has 3 elements,"
+            " the mapping says 2"
+        ),
     ]
     assert sink.values_of("spectrum") == [(0.5, 1.0, 1.5), (2.0, 3.0, 4.0)]
     assert sink.values_of("last") == [1.5, 4.0]
@@ -220,7 +244,7 @@ async def test_an_array_and_one_of_its_elements_are_read_from_one_node() -> None
 
 
 async def test_a_server_that_is_not_there_is_one_finding() -> None:
-    (finding,) = await check(mapped("opc.tcp://127.0.0.1:1"))
+    (finding,) = (await check(mapped("opc.tcp://127.0.0.1:1"))).findings
     assert "did not answer" in finding.sentence
 
 

@@ -155,7 +155,8 @@ async def test_a_signal_that_the_server_refuses_is_a_gap(monkeypatch) -> None:
 
     async def refused(self, params):
         answers = await real(self, params)
-        answers[1].StatusCode = ua.StatusCode(ua.StatusCodes.BadMonitoredItemFilterUnsupported)
+        refused = ua.StatusCode(ua.StatusCodes.BadMonitoredItemFilterUnsupported)
+        answers[-1].StatusCode = refused  # of `b`, which is asked for again alone
         return answers
 
     monkeypatch.setattr(MonitoredItemService, "create_monitored_items", refused)

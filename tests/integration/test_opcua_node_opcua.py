@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import datetime
+from itertools import pairwise
 
 import pytest
 from asyncua import Client, ua
@@ -10,6 +11,7 @@ from asyncua.ua.ua_binary import struct_from_binary
 
 from broker.batch import BAD
 from broker.clock import NS_PER_S, WallClock
+from gateway.commissioning.check import check
 from gateway.links.opcua import notification_message
 from gateway.links.values import instant_of
 from tests.integration.machines import URI, RecordingSink, linked, mapped
@@ -109,7 +111,7 @@ async def test_what_node_opcua_encodes_is_decoded_as_by_asyncua(node_opcua: Node
 
 async def test_every_value_comes_with_its_100_ns(node_opcua: NodeOpcua) -> None:
     names = [f"n{number}" for number in range(900)]
-    async with linked(mapped(node_opcua.url, names)) as (_, sink):
+    async with linked(mapped(node_opcua.url, names, sampling="0")) as (_, sink):
         await written(node_opcua, sink, names)
         for number in range(10):
             rows = [(name, number, MS + 1000 * number, at) for at, name in enumerate(names)]
@@ -125,7 +127,7 @@ async def test_every_value_comes_with_its_100_ns(node_opcua: NodeOpcua) -> None:
 
 
 async def test_a_queue_that_runs_over_is_a_gap(node_opcua: NodeOpcua) -> None:
-    read = mapped(node_opcua.url, ["n0", "n1"], interval_s=1.0)
+    read = mapped(node_opcua.url, ["n0", "n1"], interval_s=1.0, sampling="0")
     async with linked(read) as (_, sink):
         await written(node_opcua, sink, ["n0", "n1"])
         rows = [("n0", number, MS + 1000 * number, 0) for number in range(300)]
@@ -141,6 +143,27 @@ async def test_a_queue_that_runs_over_is_a_gap(node_opcua: NodeOpcua) -> None:
             second(first) - 1,
             "server-overflow",
         )
+
+
+async def test_a_computed_value_is_sampled_as_its_period_says(node_opcua: NodeOpcua) -> None:
+    async with linked(mapped(node_opcua.url, ["computed"], period_s=0.25)) as (_, sink):
+        await sink.until(lambda: bool(sink.samples))
+        await CLOCK.sleep(5.0)
+        values = sink.values_of("computed")
+    assert len(values) >= 18, values
+    assert {after - before for before, after in pairwise(values)} == {1.0}, values
+
+
+async def test_check_tells_that_a_computed_value_is_not_noticed(node_opcua: NodeOpcua) -> None:
+    for period_s, sampling in ((0.25, "0"), (0.0, "null")):
+        how = {"period_s": period_s, "sampling": sampling}
+        report = await check(mapped(node_opcua.url, ["computed"], **how), listen_s=4.0)
+        (finding,) = report.findings
+        assert "the server does not notice; write sampling_interval_s: 0.1" in finding.sentence
+    report = await check(mapped(node_opcua.url, ["computed"], period_s=0.25))
+    assert report.findings == []
+    (signal,) = report.signals
+    assert signal.per_s == pytest.approx(4, rel=0.3)
 
 
 async def test_a_node_that_is_deleted_is_bad_and_an_alarm(node_opcua: NodeOpcua) -> None:

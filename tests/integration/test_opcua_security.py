@@ -78,7 +78,7 @@ async def refused(url: str, credentials: ClientCredentials, opcua: str = SAFE) -
     with pytest.raises(BedError) as caught:
         async with connected(read.server, credentials):
             pass
-    (finding,) = await check.check(read, credentials)
+    (finding,) = (await check.check(read, credentials)).findings
     assert finding.sentence == str(caught.value)
     assert caught.value.hint
     return caught.value.message
@@ -92,8 +92,12 @@ async def test_a_pinned_server_is_read(credentials: ClientCredentials, policy, o
     identity = make()
     async with machine(["a"], secured=Secured(identity, [policy])) as server:
         credentials.pki.pin(server.url, identity.certificate)
-        assert await check.check(mapped(server.url, ["a"], opcua=opcua), credentials) == []
-        assert await samples(server, credentials, opcua) == [1.0, 2.0]
+        await server.write(second(0), a=1.0)
+        report = await check.check(
+            mapped(server.url, ["a"], opcua=opcua), credentials, listen_s=0.5
+        )
+        assert report.findings == []
+        assert (await samples(server, credentials, opcua))[-2:] == [1.0, 2.0]
 
 
 async def test_a_server_of_a_trusted_authority_is_read(credentials: ClientCredentials) -> None:

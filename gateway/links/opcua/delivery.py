@@ -7,8 +7,9 @@ from gateway.links.counts import UNFIT_ALARM_NS, LinkCounts
 from gateway.links.opcua.data_changes import DataChanges
 from gateway.links.opcua.demultiplexed import OVERFLOW, Demultiplexed
 from gateway.links.opcua.full_queues import Hole
+from gateway.links.opcua.server_alarm import ServerAlarm
 from gateway.links.opcua.subscription import Subscription
-from gateway.links.opcua.unread_signals import Signal, UnreadSignals
+from gateway.links.opcua.unread_signals import UnreadSignals
 from gateway.links.port import UNREADABLE, PossibleGap, Sink
 from gateway.mapping.model import StreamMapping
 
@@ -18,57 +19,89 @@ so that a wrong node in a mapping costs the ledger a few rows an hour."""
 
 
 class NotificationDelivery:
-    """The delivery of one connection's notifications."""
+    """The delivery of one connection's notifications.
+
+    has_data: whether any data change came.
+    """
 
     def __init__(
         self,
         streams: Sequence[StreamMapping],
         sink: Sink,
         clock: Clock,
+        *,
         counts: LinkCounts,
         unread: UnreadSignals,
+        server_alarm: ServerAlarm,
     ) -> None:
-        """counts: `connects` already counts this connection.  unread: of all connections."""
+        """counts: `connects` already counts this connection.  unread, server_alarm: of all
+        connections.
+        """
+        self.has_data = False
         self._streams = streams
         self._sink = sink
         self._clock = clock
         self._counts = counts
         self._unread = unread
+        self._server_alarm = server_alarm
         self._break = "gateway-down" if counts.connects == 1 else "source-unreachable"
         self._unfit_ns: dict[str, int] = {}
+        self._is_stated = False
+        """Whether the time before the connect is stated for signals that are not read."""
 
     async def deliver(self, subscription: Subscription, changes: DataChanges) -> None:
         """Deliver one notification of a subscription; waits while the sink is full."""
         now_ns, monotonic_ns = self._clock.now_ns(), self._clock.monotonic_ns()
         subscription.demultiplexer.items.note_answers(changes.handle, monotonic_ns)
+        if subscription.census is not None:
+            subscription.census.add(changes.handle)
         result = subscription.demultiplexer.demultiplex(changes, now_ns)
+        self.has_data = True
+        if self._server_alarm.stands:
+            self._server_alarm.note_data()
         if result.lot is not None:
             await self._sink.take_lot(result.lot)
         for gap in result.gaps:
-            await self._state(self._unread.ended(gap))
+            await self._end_gap(gap)
         for parts in (result.first, result.parts):
             if parts:
                 await self._sink.take(parts)
         if result.unfit or result.gone or result.back or self._unfit_ns:
             self._raise_alarms(subscription, result, monotonic_ns)
+        if result.gone:
+            subscription.demultiplexer.items.fresh[result.gone] = (
+                True  # their next sample ends a gap
+            )
 
-    async def state_unread(self, signals: Sequence[Signal]) -> None:
-        """State gaps of signals that no item feeds until cancelled: now, in intervals, at the end.
+    async def _end_gap(self, gap: PossibleGap) -> None:
+        """State the gap before a sample; the first sample of an unread signal ends its alarm."""
+        signal = (gap.stream, gap.signal)
+        cause = gap.cause
+        if cause is None and signal in self._unread.current:
+            self._unread.current.discard(signal)
+            self._sink.alarm(self._named(*signal)[0], None)
+            cause = UNREADABLE if self._is_stated else None
+        ended = self._unread.ended(gap)
+        await self._state(ended, cause)
+
+    async def state_unread(self) -> None:
+        """State gaps of signals that are not read until cancelled: now, in intervals, at the end.
 
         No sample ends such a gap.
         """
-        await self._state_unread(signals, None)
+        await self._state_unread(None)
+        self._is_stated = True
         pauses = Backoff(self._clock, first_s=PIECE_S, longest_s=LONGEST_PIECE_S, jitter=False)
         try:
             while True:
                 await pauses.pause()
-                await self._state_unread(signals, UNREADABLE)
+                await self._state_unread(UNREADABLE)
         finally:
-            await self._state_unread(signals, UNREADABLE)
+            await self._state_unread(UNREADABLE)
 
-    async def _state_unread(self, signals: Sequence[Signal], cause: str | None) -> None:
-        """State a gap until now for each signal.  cause: None for the break before the connect."""
-        for gap in self._unread.next_gaps(signals, cause):
+    async def _state_unread(self, cause: str | None) -> None:
+        """State a gap until now of each signal.  cause: None for the break before the connect."""
+        for gap in self._unread.next_gaps(sorted(self._unread.current), cause):
             await self._state(gap)
         await self._unread.store()
 
@@ -85,9 +118,9 @@ class NotificationDelivery:
                 )
                 await self._state(gap)
 
-    async def _state(self, possible: PossibleGap) -> None:
+    async def _state(self, possible: PossibleGap, cause: str | None = None) -> None:
         self._counts.overflows += possible.cause == OVERFLOW
-        await self._sink.possible_gap(possible, possible.cause or self._break)
+        await self._sink.possible_gap(possible, possible.cause or cause or self._break)
 
     def _raise_alarms(
         self, subscription: Subscription, result: Demultiplexed, monotonic_ns: int
@@ -104,6 +137,7 @@ class NotificationDelivery:
         for handle in result.gone:
             for stream, signal in subscription.items[handle].feeds:
                 subject, name = self._named(stream, signal)
+                self._unread.current.add((stream, signal))
                 self._sink.alarm(subject, f"{name} is gone: the server no longer has its node")
         for handle in result.back:
             for stream, signal in subscription.items[handle].feeds:

@@ -49,6 +49,15 @@ class FullQueues:
         self._holes = _NO_HOLES
         """Rows of handle, after_ns and until_ns, of items that have not proved full."""
 
+    def resize(
+        self, handles: Sequence[int], sizes: Sequence[int], neighbours_ns: Sequence[int]
+    ) -> None:
+        """Take over the sizes of queues that the server gave items later."""
+        self._sizes[handles] = sizes
+        self._least = int(self._sizes.min())
+        self._neighbours_ns[handles] = neighbours_ns
+        self._last_ns[handles] = NO_TIME
+
     def take(self, changes: DataChanges, *, more: bool) -> list[Hole]:
         """Count the values of a message; returns the holes of items whose queue proves full.
 

@@ -43,6 +43,8 @@ class GeneralPath:
         waiting = changes.status == _WAITING  # there is no value yet, so there is no sample
         if waiting.any():
             changes = changes[~waiting]
+        if items.gone.any():
+            changes = changes[~self._are_still_gone(changes)]
         result = Demultiplexed()
         if not len(changes):
             return result
@@ -63,6 +65,11 @@ class GeneralPath:
         return result
 
     # --- nodes that are gone ---------------------------------------------------------------------
+
+    def _are_still_gone(self, changes: DataChanges) -> Mask:
+        """The rows that say once more that a node is not on the server."""
+        still: Mask = self._items.gone[changes.handle] & np.isin(changes.status, _GONE)
+        return still
 
     def _note_gone(
         self, changes: DataChanges, quality: npt.NDArray[np.uint8], result: Demultiplexed

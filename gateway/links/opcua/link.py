@@ -1,44 +1,40 @@
 """The OPC UA link: reads a server by subscriptions, and states a gap for every sample it misses.
 
-Streams of equal publishing interval share one subscription, and a node in several streams is
-monitored once.  After a break the client is replaced: nodes are resolved anew, and every signal's
-first sample ends a gap.  Source: OPC UA Part 4, 5.13 (MonitoredItem) and 5.14
-(Subscription).
+After a break the client is replaced: nodes are resolved anew, and every signal's first sample ends
+a gap.  Only what ends the connection is a break; any other refusal takes one thing, see
+`acquisition`.  Source: OPC UA Part 4, 5.13 (MonitoredItem) and 5.14 (Subscription).
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import structlog
-from asyncua import Client, ua
-from asyncua.ua.uaerrors import UaError
+from asyncua import Client
+from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from broker.clock import HOUR_S, Backoff, Clock
 from broker.errors import BedError, Refused
 from gateway.links.counts import LinkCounts
-from gateway.links.opcua import certificate_alarms, shapes
+from gateway.links.opcua import certificate_alarms, refusal_codes, revised_parameters
+from gateway.links.opcua.acquisition import Acquisition
+from gateway.links.opcua.call_sizes import ServerLimits
 from gateway.links.opcua.delivery import NotificationDelivery
+from gateway.links.opcua.polling import Poller
 from gateway.links.opcua.security import ClientCredentials
 from gateway.links.opcua.sequence import PublishLoop
-from gateway.links.opcua.session import ResolvedNode, connected, nodes_per_call, resolve
-from gateway.links.opcua.subscription import (
-    MonitoredItem,
-    Subscription,
-    samples_a_publish,
-    subscribe,
-)
-from gateway.links.opcua.types import DTYPES, fits
-from gateway.links.opcua.unread_signals import Signal, UnreadSignals
+from gateway.links.opcua.server_alarm import ServerAlarm
+from gateway.links.opcua.session import SessionRefused, connected
+from gateway.links.opcua.unread_signals import UnreadSignals
 from gateway.links.opcua.watchdog import Watchdog
 from gateway.links.port import Sink
 from gateway.links.refusals import SourceRefusals
-from gateway.mapping.model import Mapping, StreamMapping
+from gateway.mapping.model import Mapping
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 """Full jitter up to a pause that doubles: a server is reached within 5 s and one time-out."""
+FIRST_STARVED_S, LONGEST_STARVED_S = 1.0, 60.0
+"""The pause after a session that broke before any data came, or that the server had no room for: it
+doubles, since each session costs a server time."""
 REFUSED_PAUSE_S = 30.0
 """The pause after a refusal by either side: a server may count wrong passwords."""
 CERTIFICATES_S = float(HOUR_S)
@@ -46,14 +42,16 @@ CERTIFICATES_S = float(HOUR_S)
 STEADY_S = 5.0
 """After a connection that lasted this long, the next pause is short again."""
 
-_BREAKS = (UaError, OSError, TimeoutError, BedError)
+BREAKS = (UaError, OSError, TimeoutError, BedError)
 """Errors that end a connection and are no bug."""
-
-log = structlog.get_logger()
 
 
 class OpcUaLink:
-    """The link of a mapping whose source is an OPC UA server."""
+    """The link of a mapping whose source is an OPC UA server.
+
+    limits: what the server takes in a request, over all connections.  acquisition: how each signal
+    is read in the newest connection; None before the first.
+    """
 
     def __init__(
         self,
@@ -72,73 +70,132 @@ class OpcUaLink:
         self._clock = clock
         self._credentials = credentials
         self._unread = UnreadSignals(mapping, clock, unread_file)
+        self._alarm = ServerAlarm(sink, mapping.server.url, clock)
+        self.limits = ServerLimits(mapping.server.items_per_call)
+        self.acquisition: Acquisition | None = None
+        self._delivery: NotificationDelivery | None = None
 
     async def run(self) -> None:
         """Read the server until cancelled; reconnects after every break.
 
         Raises Refused where only a person can help, see `gateway.links.refusals`.
         """
-        url = self._mapping.server.url
-        backoff = Backoff(self._clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
+        unanswered = Backoff(self._clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S)
+        starved = Backoff(
+            self._clock, first_s=FIRST_STARVED_S, longest_s=LONGEST_STARVED_S, jitter=False
+        )
         refusals = SourceRefusals(self._sink)
         while True:
             since_s = asyncio.get_running_loop().time()
             await self._check_certificates()
+            pauses = unanswered
             try:
-                async with connected(self._mapping.server, self._credentials) as client:
-                    self.counts.connects += 1
-                    self._sink.alarm("server", None)
-                    log.info("server was connected", url=url, connects=self.counts.connects)
-                    await self._read(client)
+                await self._connect_and_read()
             except Refused as exc:
-                self._sink.alarm("server", f"{url} is not read: {exc}")
+                self._alarm.broke(str(exc))
                 await self._clock.sleep(refusals.check(exc, pause_s=REFUSED_PAUSE_S))
-            except (*_BREAKS, ExceptionGroup) as exc:
+            except (*BREAKS, ExceptionGroup) as exc:
                 refusals.reset()
-                self._sink.alarm("server", f"{url} is not read: {_reasons(exc)}")
+                self._alarm.broke(_reasons(exc))
+                if self._is_starved or isinstance(exc, SessionRefused):
+                    pauses = starved
             lasted_s = asyncio.get_running_loop().time() - since_s
             if lasted_s > STEADY_S + self._mapping.server.timeout_s * 3:
-                backoff.reset()
-            await backoff.pause()
+                unanswered.reset()
+            if self.has_data:
+                starved.reset()
+            await pauses.pause()
 
-    async def _read(self, client: Client) -> None:
+    @property
+    def is_reading(self) -> bool:
+        """Whether all that the server lets us read is subscribed to, or polled."""
+        return self.acquisition is not None and self.acquisition.is_open
+
+    @property
+    def has_data(self) -> bool:
+        """Whether any data change came in the newest connection."""
+        return self._delivery is not None and self._delivery.has_data
+
+    @property
+    def _is_starved(self) -> bool:
+        return self._delivery is not None and not self._delivery.has_data
+
+    async def _connect_and_read(self) -> None:
+        """Open a session, and read in it until it breaks."""
+        self._delivery = None
+        async with connected(self._mapping.server, self._credentials) as client:
+            self.counts.connects += 1
+            self._alarm.connected(self.counts.connects)
+            self._delivery = NotificationDelivery(
+                self._mapping.streams,
+                self._sink,
+                self._clock,
+                counts=self.counts,
+                unread=self._unread,
+                server_alarm=self._alarm,
+            )
+            await self._read(client, self._delivery)
+
+    async def _read(self, client: Client, delivery: NotificationDelivery) -> None:
         """Subscribe to all nodes and deliver their samples until the connection breaks."""
-        per_call = await nodes_per_call(client, self._mapping.server)
-        names = self._mapping.nodes
-        nodes = await resolve(client, names, per_call=per_call)
-        subscriptions = [
-            await self._subscribe(client, interval_s, items, per_call)
-            for interval_s, items in self._grouped(nodes).items()
-        ]
-        self._check_revised(subscriptions)
-        delivery = NotificationDelivery(
-            self._mapping.streams, self._sink, self._clock, self.counts, self._unread
-        )
-        unfed = list(self._unfed(subscriptions))
+        acquisition = await self._open(client)
         publish_loop = PublishLoop(
             client,
-            subscriptions,
+            acquisition.subscriptions,
             delivery,
             sink=self._sink,
             counts=self.counts,
             values_per_s=self._mapping.requested_per_s,
         )
         watchdog = Watchdog(
-            client, self._mapping, subscriptions, clock=self._clock, per_call=per_call
+            client, self._mapping, acquisition, clock=self._clock, limits=self.limits
         )
+        poller = Poller(
+            client, acquisition, delivery, sink=self._sink, clock=self._clock, limits=self.limits
+        )
+        work = {
+            "publishes": self._publish(publish_loop),
+            "keep-alives": watchdog.check_keep_alives(publish_loop),
+            "heartbeat": watchdog.check_server(publish_loop),
+            "silence": watchdog.read_silent(delivery),
+            "sample counts": watchdog.count_samples(publish_loop, self._sink),
+            "polls": poller.run(),
+            "refused items": acquisition.ask_again(publish_loop.add),
+            "unread signals": delivery.state_unread(),
+            "certificates": self._watch_certificates(client),
+        }
         async with asyncio.TaskGroup() as tasks:
-            if subscriptions:
-                tasks.create_task(publish_loop.run(), name="opcua publishes")
-            tasks.create_task(watchdog.check_keep_alives(publish_loop), name="opcua keep-alives")
-            tasks.create_task(watchdog.check_server(publish_loop), name="opcua heartbeat")
-            tasks.create_task(watchdog.read_silent(delivery), name="opcua silence")
-            tasks.create_task(watchdog.resolve_missing(names, nodes), name="opcua missing nodes")
-            tasks.create_task(delivery.state_unread(unfed), name="opcua unread signals")
-            tasks.create_task(self._watch_certificates(client), name="opcua certificates")
+            for name, coroutine in work.items():
+                tasks.create_task(coroutine, name=f"opcua {name}")
             # Wait inside the group.  A group that fails while it is left counts its task as
             # cancelled from then on, and before Python 3.11.4 a time-out there, such as that of the
             # disconnect, becomes a cancellation: the link would end without an error.
             await asyncio.get_running_loop().create_future()
+
+    async def _open(self, client: Client) -> Acquisition:
+        """Subscribe to all nodes, and raise alarms if the server revised what was asked for."""
+        acquisition = self.acquisition = Acquisition(
+            client,
+            self._mapping,
+            self.limits,
+            sink=self._sink,
+            clock=self._clock,
+            unread=self._unread,
+        )
+        await acquisition.open()
+        revised = revised_parameters.alarms(self._mapping.streams, acquisition.subscriptions)
+        for subject, sentence in revised.items():
+            self._sink.alarm(subject, sentence)
+        return acquisition
+
+    async def _publish(self, publish_loop: PublishLoop) -> None:
+        """Deliver what the server publishes; if it has no such service, it is polled from then."""
+        try:
+            await publish_loop.run()
+        except UaStatusCodeError as exc:
+            if exc.code in refusal_codes.UNSUPPORTED:
+                self.limits.publishes = False
+            raise
 
     async def _watch_certificates(self, client: Client) -> None:
         """Check the certificates of an open session until cancelled."""
@@ -152,103 +209,12 @@ class OpcUaLink:
         sentence = await asyncio.to_thread(certificate_alarms.alarm, server, credentials, client)
         self._sink.alarm("certificates", sentence)
 
-    def _grouped(self, nodes: Sequence[ResolvedNode]) -> dict[float, list[MonitoredItem]]:
-        """The items of each publishing interval, one a node; unreadable nodes raise alarms."""
-        groups: dict[float, dict[tuple[ua.NodeId, str], MonitoredItem]] = defaultdict(dict)
-        remaining = iter(nodes)
-        for index, stream in enumerate(self._mapping.streams):
-            for signal, name in enumerate(stream.spec.names):
-                node = next(remaining)
-                self._sink.alarm(f"{index}/{name}", self._problem(stream, signal, node))
-                if node.node_id is None or _unreadable(stream, signal, node):
-                    continue
-                key = (node.node_id, stream.spec.trigger)
-                group = groups[stream.publishing_interval_s]
-                group.setdefault(key, MonitoredItem(node, [])).feeds.append((index, signal))
-        return {interval: list(group.values()) for interval, group in groups.items()}
-
-    def _unfed(self, subscriptions: Sequence[Subscription]) -> Iterator[Signal]:
-        """Every (stream, signal) that no item feeds."""
-        monitored = [item for sub in subscriptions for item in sub.items.values()]
-        fed = {feed for item in monitored if not item.refused for feed in item.feeds}
-        for index, stream in enumerate(self._mapping.streams):
-            for signal in range(len(stream.spec.names)):
-                if (index, signal) not in fed:
-                    yield index, signal
-
-    def _problem(self, stream: StreamMapping, signal: int, node: ResolvedNode) -> str | None:
-        name, dtype = stream.spec.names[signal], stream.spec.signals[signal].dtype
-        if reason := _unreadable(stream, signal, node):
-            return f"{name!r} of {stream.spec.address.stream} is not read: {reason}"
-        if reason := shapes.misfit(node, stream.spec.signals[signal], stream.items[signal]):
-            return f"{name!r} of {stream.spec.address.stream}: {reason}"
-        if node.variant is not None and not fits(node.variant, dtype):
-            return (
-                f"{name!r} of {stream.spec.address.stream} is {node.variant.name} on the"
-                f" server, which is {DTYPES[node.variant]}; the mapping says {dtype}"
-            )
-        return None
-
-    async def _subscribe(
-        self, client: Client, interval_s: float, items: Sequence[MonitoredItem], per_call: int
-    ) -> Subscription:
-        """Create a subscription with its items; items that the server refuses raise alarms."""
-        subscription = await subscribe(
-            client, self._mapping.streams, items, interval_s=interval_s, per_call=per_call
-        )
-        subscription.demultiplexer.items.answered_ns[:] = self._clock.monotonic_ns()
-        for item in items:
-            for stream, signal in item.feeds if item.refused else ():
-                name = self._mapping.streams[stream].spec.names[signal]
-                self._sink.alarm(
-                    f"{stream}/{name}", f"{name!r} cannot be monitored: {item.refused}"
-                )
-        return subscription
-
-    def _check_revised(self, subscriptions: Sequence[Subscription]) -> None:
-        """Raise alarms if the server revised queues or sampling below what the periods need."""
-        streams = self._mapping.streams
-        short = slow = None
-        for subscription in subscriptions:
-            interval_s = subscription.interval_s
-            for item in subscription.items.values():
-                due = samples_a_publish(streams, item, interval_s)
-                if item.refused:
-                    continue
-                name = streams[item.feeds[0][0]].spec.names[item.feeds[0][1]]
-                if not due:
-                    if item.queue <= 1:
-                        short = short or (
-                            f"the server keeps one value of {name!r} between publishes: if it"
-                            " changes twice meanwhile, the first is lost unseen; state a period_s"
-                        )
-                    continue
-                if item.queue < due:
-                    short = short or (
-                        f"the server keeps {item.queue} samples of {name!r} between publishes, and"
-                        f" {due:.0f} come: use a shorter publishing_interval_s"
-                    )
-                # asyncua's server answers the publishing interval, and samples at every write
-                if item.sampling_s > interval_s / due and item.sampling_s != interval_s:
-                    slow = slow or (
-                        f"the server looks at {name!r} every {item.sampling_s:g} s, and its period"
-                        f" is {interval_s / due:g} s: values in between never come"
-                    )
-        self._sink.alarm("queues", short)
-        self._sink.alarm("sampling", slow)
-
-
-def _unreadable(stream: StreamMapping, signal: int, node: ResolvedNode) -> str:
-    """Why a signal cannot be read of its node; empty if it can."""
-    spec = stream.spec.signals[signal]
-    return node.problem or shapes.misread(node, spec, stream.items[signal])
-
 
 def _reasons(exc: Exception) -> str:
     """The reasons why a connection ended, as text; raises the bugs in a group."""
     if not isinstance(exc, ExceptionGroup):
         return str(exc) or type(exc).__name__
-    breaks, bugs = exc.split(_BREAKS)
+    breaks, bugs = exc.split(BREAKS)
     if bugs is not None:
         raise bugs
     return "; ".join(sorted({_reasons(cause) for cause in breaks.exceptions})) if breaks else ""

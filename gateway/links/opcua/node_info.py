@@ -9,7 +9,7 @@ from asyncua.ua.uaerrors import UaError
 
 from broker.errors import Invalid
 from broker.units import checked_unit
-from gateway.links.opcua.session import built_in
+from gateway.links.opcua.resolution import built_in, namespaces
 from gateway.mapping.node_names import NodeById
 
 DEEPEST = 30
@@ -67,7 +67,7 @@ class NodeDescription:
 
 async def walk(client: Client) -> AsyncIterator[BrowsedNode]:
     """Yield every object and variable below Objects except the Server object, parents first."""
-    uris = await client.get_namespace_array()
+    uris = await namespaces(client)
     visited: set[ua.NodeId] = set()
     waiting = await _below(client, client.nodes.objects.nodeid, ())
     while waiting:
@@ -98,7 +98,7 @@ def _is_browsed(reference: Any) -> bool:
 
 
 async def _browsed(
-    client: Client, reference: Any, path: tuple[str, ...], uris: Sequence[str]
+    client: Client, reference: Any, path: tuple[str, ...], uris: Sequence[str | None]
 ) -> BrowsedNode:
     is_variable = reference.NodeClass == ua.NodeClass.Variable
     variant, is_array, length = None, False, 0
@@ -115,7 +115,7 @@ async def _browsed(
     return BrowsedNode(
         node=reference.NodeId,
         text=node_text(reference.NodeId, uris),
-        name=reference.BrowseName.Name,
+        name=reference.BrowseName.Name or "",
         parents=path,
         is_variable=is_variable,
         variant=variant,
@@ -140,12 +140,16 @@ async def _length(node: Any) -> int:
     return len(value) if is_flat else 0
 
 
-def node_text(node: ua.NodeId, uris: Sequence[str]) -> str:
-    """A node id in the form of a mapping; empty for an opaque id, which a mapping cannot name."""
+def node_text(node: ua.NodeId, uris: Sequence[str | None]) -> str:
+    """A node id in the form of a mapping; empty for one that a mapping cannot name.
+
+    That is an opaque id, or one of a namespace that the server leaves null.
+    """
     kind = _KINDS.get(node.NodeIdType)
-    if kind is None or node.NamespaceIndex >= len(uris):
+    uri = uris[node.NamespaceIndex] if node.NamespaceIndex < len(uris) else None
+    if kind is None or uri is None:
         return ""
-    return str(NodeById(uris[node.NamespaceIndex], kind, str(node.Identifier)))
+    return str(NodeById(uri, kind, str(node.Identifier)))
 
 
 async def describe(client: Client, node: ua.NodeId) -> NodeDescription:
@@ -153,14 +157,14 @@ async def describe(client: Client, node: ua.NodeId) -> NodeDescription:
     variable = client.get_node(node)
     unit, span = await _property(variable, "EngineeringUnits"), await _property(variable, "EURange")
     try:
-        text = (await variable.read_description()).Text or ""
+        described = await variable.read_description()
     except UaError:
-        text = ""
+        described = None
     return NodeDescription(
         unit=_unit(unit) if isinstance(unit, ua.EUInformation) else None,
         low=float(span.Low) if isinstance(span, ua.Range) else None,
         high=float(span.High) if isinstance(span, ua.Range) else None,
-        description=text,
+        description=(described.Text or "") if described is not None else "",
     )
 
 
@@ -173,7 +177,8 @@ async def _property(variable: Any, name: str) -> Any:
 
 def _unit(information: ua.EUInformation) -> str | None:
     """The unit as a UCUM code, or None if it is unknown."""
-    name = information.DisplayName.Text or ""
+    display = information.DisplayName
+    name = (display.Text or "") if display is not None else ""
     try:
         checked_unit(name)
     except Invalid:

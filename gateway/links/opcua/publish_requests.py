@@ -53,6 +53,11 @@ class PublishRequests:
         """Acknowledge a message with the next request, so that the server can discard it."""
         self._acknowledged.append(ua.SubscriptionAcknowledgement(subscription, sequence))
 
+    def discard_answers(self) -> None:
+        """Forget the answers that came while the server had no subscription: they say so."""
+        self._in_flight -= len(self._answers)
+        self._answers.clear()
+
     async def next_response(self) -> PublishResponse:
         """Wait for the next publish response.
 

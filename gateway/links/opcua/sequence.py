@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import structlog
 from asyncua import Client, ua
+from asyncua.ua import uaerrors
 
 from broker.errors import Unavailable
 from gateway.links.counts import LinkCounts
@@ -50,11 +51,13 @@ class PublishLoop:
         self.is_busy = False
         self.answered_at_s = asyncio.get_running_loop().time()
         self._client = client
-        self._subscriptions = {subscription.id: subscription for subscription in subscriptions}
+        self._subscriptions = {each.id: each for each in subscriptions if each.id}
+        self._values_per_s = values_per_s
+        self._added = asyncio.Event()
         self._delivery = delivery
         self._sink = sink
         self._counts = counts
-        wanted = publish_requests.in_flight(len(subscriptions), values_per_s)
+        wanted = publish_requests.in_flight(len(self._subscriptions), values_per_s)
         self._requests = PublishRequests(client, wanted)
 
     async def run(self) -> None:
@@ -63,7 +66,7 @@ class PublishLoop:
         for subscription in self._subscriptions.values():
             subscription.answered_at_s = loop.time()  # no response was read since they were created
         while True:
-            response = await self._requests.next_response()
+            response = await self._next_response()
             began_s = self.answered_at_s = loop.time()
             self.is_busy = True
             try:
@@ -73,6 +76,27 @@ class PublishLoop:
             self.extend(loop.time() - began_s)
             if response.subscription in self._subscriptions:
                 self._subscriptions[response.subscription].answered_at_s = loop.time()
+
+    def add(self, subscription: Subscription) -> None:
+        """Publish a subscription that was created while the others were published."""
+        self._subscriptions[subscription.id] = subscription
+        count = len(self._subscriptions)
+        wanted = publish_requests.in_flight(count, self._values_per_s)
+        self._requests.wanted = max(self._requests.wanted, wanted)
+        self._added.set()
+
+    async def _next_response(self) -> PublishResponse:
+        """Wait for the next response; while the server has no subscription, for one."""
+        while True:
+            if not any(each.id for each in self._subscriptions.values()):
+                self._added.clear()
+                await self._added.wait()
+                self._requests.discard_answers()
+            try:
+                return await self._requests.next_response()
+            except uaerrors.BadNoSubscription:
+                if any(each.id for each in self._subscriptions.values()):
+                    raise
 
     def extend(self, busy_s: float) -> None:
         """Extend the time-outs by a time in which no response was read."""
@@ -85,6 +109,8 @@ class PublishLoop:
             raise Unavailable(
                 f"the server published subscription {response.subscription}, not ours"
             )
+        if subscription.id != response.subscription:
+            return  # it was deleted, since it took no item
         self._sink.alive(subscription.streams)
         ahead = (message.sequence - subscription.next_sequence) % LAST_SEQUENCE
         if ahead > LAST_SEQUENCE // 2:

@@ -1,7 +1,7 @@
 """Compares the shape of a node, a single value or an array, with that of its signal.  Pure."""
 
 from broker.streams import Signal, ValueType
-from gateway.links.opcua.session import ResolvedNode
+from gateway.links.opcua.resolution import ResolvedNode
 from gateway.links.values import ElementOf, Reading
 from gateway.mapping.model import Item, StreamMapping
 

@@ -1,4 +1,4 @@
-"""The signals that no monitored item feeds: their node is missing, or the server refuses it.
+"""The signals that are not read: their node is missing, or the server refuses it.
 
 No sample ends the gap of such a signal.  So it is stated in pieces: at the connect, then in
 intervals, and at the end of the connection; the first sample ends its last piece.  The end of the
@@ -20,10 +20,14 @@ Signal = tuple[int, int]
 
 
 class UnreadSignals:
-    """The end of the last gap of each unread signal, over all connections of a link."""
+    """The end of the last gap of each unread signal, over all connections of a link.
+
+    current: the signals that are not read in this connection, until their first sample.
+    """
 
     def __init__(self, mapping: Mapping, clock: Clock, file: Path | None = None) -> None:
         """file: keeps them over restarts; None keeps nothing."""
+        self.current: set[Signal] = set()
         self._clock = clock
         self._file = file
         self._began_ns = clock.now_ns()

@@ -30,7 +30,8 @@ TYPES = (
     "DateTime",
     "LocalizedText",
 )
-"""It has a variable of each, called like its type, and `DOUBLES` more: n0, n1 …"""
+"""It has a variable of each, called like its type, and `DOUBLES` more: n0, n1 …; and `computed`,
+another number every 250 ms, which it does not notice by itself."""
 DOUBLES = 900
 SERVER = Path(__file__).with_name("server.js")
 

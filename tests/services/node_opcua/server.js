@@ -40,6 +40,7 @@ const TYPES = {
   LocalizedText: { text: "" },
 };
 const DOUBLES = 900;
+const COMPUTED_EACH_MS = 250;
 
 function scalar(dataType, value) {
   return new Variant({ dataType: DataType[dataType], arrayType: VariantArrayType.Scalar, value });
@@ -63,6 +64,14 @@ function addVariables(server) {
     });
     variables[name].setValueFromSource(scalar(dataType, value), StatusCodes.BadWaitingForInitialData);
   }
+  namespace.addVariable({
+    organizedBy: space.rootFolder.objects,
+    browseName: "computed",
+    nodeId: "s=computed",
+    dataType: "Double",
+    minimumSamplingInterval: 0,
+    value: { get: () => scalar("Double", Math.floor(Date.now() / COMPUTED_EACH_MS)) },
+  });
   return variables;
 }
 

@@ -14,7 +14,7 @@ from gateway.links.mqtt import payloads
 from gateway.links.opcua import shapes
 from gateway.links.opcua.data_changes import FLOAT, NOTHING, OTHER, DataChanges
 from gateway.links.opcua.demultiplex import Demultiplexer
-from gateway.links.opcua.session import ResolvedNode
+from gateway.links.opcua.resolution import ResolvedNode
 from gateway.links.values import ElementOf, Unfit
 from gateway.mapping import file as mapping_file
 from gateway.mapping.model import Item

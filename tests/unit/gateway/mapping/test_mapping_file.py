@@ -112,6 +112,23 @@ def test_the_load_on_the_server_is_the_sum_over_its_streams() -> None:
     assert mapping_file.read(GOOD, "m").requested_per_s == 1.0
 
 
+@pytest.mark.parametrize(
+    ("fields", "sampling_s", "polling_s"),
+    [
+        ("period_s: 1", 0.5, 1.0),
+        ("period_s: 0", 0.0, 0.2),
+        ("period_s: 1\n    sampling_interval_s: 0", 0.0, 1.0),
+        ("period_s: 1\n    sampling_interval_s: 0.1", 0.1, 0.1),
+    ],
+)
+def test_the_pace_of_sampling_and_polling_follows_from_the_period_or_its_own_field(
+    fields: str, sampling_s: float, polling_s: float
+) -> None:
+    fields += "\n    publishing_interval_s: 0.2"
+    (stream,) = mapping_file.read(GOOD.replace("    period_s: 2\n", f"    {fields}\n"), "m").streams
+    assert (stream.sampling_s, stream.polling_s) == (sampling_s, polling_s)
+
+
 def test_the_example_is_right() -> None:
     path = Path(__file__).parents[4] / "examples/pump-rig/mapping.yaml"
     assert len(mapping_file.load(path).streams[0].items) == 8

@@ -7,7 +7,7 @@ import pytest
 from broker.batch import GOOD, Gap
 from broker.clock import NS_PER_S, SteppedClock
 from broker.streams import StreamSpec, Trigger
-from gateway.links.port import PossibleGap
+from gateway.links.port import UNREADABLE, PossibleGap
 from gateway.mapping import file as mapping_file
 from gateway.monitoring import health
 from gateway.pipeline.pipeline import GATEWAY_DOWN, SPOOL_LOST, Pipeline, StreamActivity
@@ -76,6 +76,32 @@ async def test_the_gap_before_the_first_sample_says_where_the_spool_was_lost(
         await pipeline.possible_gap(possible, of_break)
     ((_, batch),) = pipeline.remaining()
     assert batch.gaps == (Gap((signal,), 1, 2, cause), Gap((signal,), 5, 6, other))
+
+
+async def test_a_stream_is_stale_while_one_of_its_signals_is_not_read() -> None:
+    clock = SteppedClock(100 * S)
+    pipeline = built(clock)
+    await pipeline.take([StreamSamples(0, samples(100 * S))])
+
+    def is_fresh() -> bool:
+        return health.is_fresh(SPEC, pipeline.activity[0], clock.monotonic_ns())
+
+    pipeline.alive([0])
+    assert is_fresh()
+    unread = PossibleGap(
+        stream=0,
+        signal=2,
+        since_ns=90 * S,
+        until_ns=99 * S,
+        cause="node-unreadable",
+        is_unread=True,
+    )
+    await pipeline.possible_gap(unread, UNREADABLE)
+    assert not is_fresh()
+    await pipeline.possible_gap(PossibleGap(stream=0, signal=1, until_ns=100 * S), GATEWAY_DOWN)
+    assert not is_fresh()
+    await pipeline.possible_gap(PossibleGap(stream=0, signal=2, until_ns=100 * S), GATEWAY_DOWN)
+    assert is_fresh()
 
 
 @pytest.mark.parametrize(("period_s", "patience_s"), [(0.1, 5.0), (1.0, 5.0), (10.0, 30.0)])
