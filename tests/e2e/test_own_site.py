@@ -74,9 +74,9 @@ def test_a_site_of_ones_own_is_enrolled_and_chosen_by_its_label(tmp_path: Path) 
             while "here" not in typed(*log, environment=cora):
                 assert time.monotonic() < deadline_s, (tmp_path / "site.log").read_text()
                 time.sleep(0.3)  # noqa: TID251 - likewise
-            shown = ("deployment", "show", number, "--json")
-            assert json.loads(typed(*shown, environment=cora))["site"] == "site-1"
+            show = ("deployment", "show", number, "--json")
+            assert json.loads(typed(*show, environment=cora))["site"] == "site-1"
             assert sites()["site-1"]["labels"] == ["edge"]
             typed("runner", "lock-out", "site-1", environment=fay)
-            ended = json.loads(typed(*shown, environment=cora))
+            ended = json.loads(typed(*show, environment=cora))
             assert (ended["state"], ended["end"]["cause"]) == ("ended", "site")
