@@ -51,7 +51,10 @@ def run(
     ] = None,
     product: Annotated[
         str | None,
-        typer.Option(help="what runs the programs: process, or auto (default: auto)"),
+        typer.Option(
+            help="what runs the programs: docker, process for plain processes, or auto for the best"
+            " one that is here (default: auto)"
+        ),
     ] = None,
     trust: Annotated[
         list[str] | None,

@@ -89,8 +89,8 @@ def up(
         bool,
         typer.Option(
             "--no-runner",
-            help="start no runner for prototypes that are deployed (default: one, where the server"
-            " listens to this machine alone)",
+            help="start no runner for prototypes that are deployed (default: one, where Docker is"
+            " here or the server listens to this machine alone)",
         ),
     ] = False,
     json: Json = False,
