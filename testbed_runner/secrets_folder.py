@@ -52,6 +52,7 @@ class SecretsFolder:
         new = folder.with_suffix(".new")
         try:
             shutil.rmtree(new, ignore_errors=True)
+            self.folder.mkdir(mode=files.PRIVATE_FOLDER, exist_ok=True)
             new.mkdir(mode=files.PRIVATE_FOLDER)
             for name, data in content.items():
                 with files.create_private(new / name) as file:

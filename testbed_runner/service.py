@@ -65,7 +65,11 @@ async def run(
             asyncio.TaskGroup() as tasks,
         ):
             product = ProductParts(
-                folder=folder, addresses=identity.addresses, clock=clock, tasks=tasks
+                folder=folder,
+                addresses=identity.addresses,
+                docker=settings.runner_docker,
+                clock=clock,
+                tasks=tasks,
             )
             engine = await products.opened(settings.runner_product, product)
             parts = SiteParts(

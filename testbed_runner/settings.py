@@ -26,9 +26,14 @@ class RunnerSettings(Settings):
     )
     runner_product: str = Field(
         default=AUTO,
-        pattern="^(auto|process)$",
-        description="product that runs the programs: process, for plain processes; or auto, for the"
-        " best one that is here",
+        pattern="^(auto|process|docker)$",
+        description="product that runs the programs: docker; process, for plain processes; or auto,"
+        " for Docker where its engine answers and this is root, else plain processes",
+    )
+    runner_docker: str = Field(
+        default="unix:///var/run/docker.sock",
+        pattern="^unix://",
+        description="socket of Docker's engine, which is on this machine",
     )
     runner_cpu: float | None = Field(
         default=None,

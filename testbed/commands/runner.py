@@ -55,7 +55,10 @@ def run(
     folder: Folder = None,
     product: Annotated[
         str | None,
-        typer.Option(help="what runs the programs: process, or auto (default: auto)"),
+        typer.Option(
+            help="what runs the programs: docker, process for plain processes, or auto for the best"
+            " one that is here (default: auto)"
+        ),
     ] = None,
     trust: Annotated[
         list[str] | None,

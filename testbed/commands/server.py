@@ -21,8 +21,8 @@ NoRunner = Annotated[
     bool,
     typer.Option(
         "--no-runner",
-        help="start no runner for prototypes that are deployed (default: one, where the server"
-        " listens to this machine alone)",
+        help="start no runner for prototypes that are deployed (default: one, where Docker is here"
+        " or the server listens to this machine alone)",
     ),
 ]
 Host = Annotated[

@@ -1,7 +1,7 @@
 """The runner that `testbed up` starts beside the server: a site for all who deploy here.
 
-Its programs are plain processes, so it is started only where the server listens on loopback: who
-deploys there sits at this machine.
+Without Docker its programs are plain processes.  Then it is started only where the server listens
+on loopback: who deploys there sits at this machine.
 """
 
 import asyncio
@@ -19,8 +19,9 @@ from broker.settings import child_environment
 from testbed.terminal.run import Exit
 from testbed_api.data_folder import RUNNER
 from testbed_api.service import RunningServer
-from testbed_runner import enrolment
-from testbed_runner.settings import EVERYBODY
+from testbed_runner import enrolment, products
+from testbed_runner.port import ProductName
+from testbed_runner.settings import AUTO, EVERYBODY, RunnerSettings
 
 STOP_S = 8.0
 """Its programs have three seconds to end, and then it ends."""
@@ -39,8 +40,10 @@ async def run(server: RunningServer, data: Path, addresses: ServerAddresses, clo
 
     Returns where none is to run: the server listens to other machines, or the site was locked out.
     """
-    if not server.api.is_loopback or server.enrol_site is None:
-        log.info("no runner was started", reason="the server listens to other machines")
+    product = product_of(server)
+    if server.enrol_site is None or product is None:
+        reason = "the server listens to other machines, and there is no Docker here"
+        log.info("no runner was started", reason=reason)
         return
     folder = data / RUNNER
     if not enrolment.is_enrolled(folder):
@@ -52,7 +55,7 @@ async def run(server: RunningServer, data: Path, addresses: ServerAddresses, clo
     enrolment.store_addresses(folder, addresses)
     backoff = Backoff(clock, first_s=FIRST_PAUSE_S, longest_s=LONGEST_PAUSE_S, jitter=False)
     while True:
-        code = await _run_once(folder)
+        code = await _run_once(folder, product)
         if code == Exit.INPUT:
             log.error("runner was refused", log=str(folder / LOG), hint="it is not started again")
             return
@@ -60,12 +63,19 @@ async def run(server: RunningServer, data: Path, addresses: ServerAddresses, clo
         await backoff.pause()
 
 
-async def _run_once(folder: Path) -> int:
+def product_of(server: RunningServer) -> str | None:
+    """The product of the runner beside a server, None if none is started."""
+    if products.has_docker(RunnerSettings().runner_docker):
+        return AUTO if server.api.is_loopback else ProductName.DOCKER
+    return ProductName.PROCESS if server.api.is_loopback else None
+
+
+async def _run_once(folder: Path, product: str) -> int:
     """Run the child process to its end; its exit code."""
     with (folder / LOG).open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "testbed", "runner", "run", "--folder", str(folder)),
-            *("--trust", EVERYBODY, "--end-programs"),
+            *("--product", product, "--trust", EVERYBODY, "--end-programs"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,

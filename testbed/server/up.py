@@ -23,19 +23,25 @@ from broker.profiles import Profile
 from broker.server_addresses import ServerAddresses
 from broker.settings import Address
 from testbed.client import sign_in
-from testbed.server import pki, unused_settings
+from testbed.server import own_runner, pki, unused_settings
 from testbed.terminal import invocation
 from testbed_api import recorder_process, service, start_check
 from testbed_api.security import certificates
 from testbed_api.security.system_secrets import ADMINISTRATOR
 from testbed_api.service import BrokerServices, RunningServer
 from testbed_api.settings import DEVELOPMENT, ServerSettings
+from testbed_runner.port import ProductName
 
 RESTART_S = 1.0
 RECORDER_STOP_S = 5.0
 """What a recorder has not acknowledged by then comes again from the broker."""
 MIB = 1024**2
 _ANY = Address("127.0.0.1", 1883)
+
+PROCESS_WARNING = (
+    "Prototypes that are deployed run here as plain processes, which nothing isolates: deploy only"
+    " programs that you would start yourself (--no-runner: none are run)"
+)
 
 log = structlog.get_logger()
 
@@ -64,8 +70,6 @@ async def up(
             )
         on_ready(server)
         if has_runner:
-            from testbed.server import own_runner  # noqa: PLC0415 - after the server is ready
-
             work = own_runner.run(server, settings.folder, client_addresses(server), clock)
             tasks.create_task(work, name="runner process")
         await asyncio.get_running_loop().create_future()
@@ -242,19 +246,10 @@ def print_warnings(
     server: RunningServer, settings: ServerSettings, notes: Console, *, has_runner: bool
 ) -> None:
     """Print what whoever starts a server is to know.  has_runner: one is started beside it."""
-    runner = runner_warning(server) if has_runner else ""
-    for warning in filter(None, (disk_warning(settings), runner)):
-        notes.print(warning, style="yellow")
-
-
-def runner_warning(server: RunningServer) -> str:
-    """A sentence about the runner that is started beside a server; empty where there is none."""
-    if not server.api.is_loopback or server.enrol_site is None:
-        return ""
-    return (
-        "Prototypes that are deployed run here as plain processes, which nothing isolates: deploy"
-        " only programs that you would start yourself (--no-runner: none are run)"
-    )
+    isolates_nothing = has_runner and own_runner.product_of(server) == ProductName.PROCESS
+    for warning in (disk_warning(settings), PROCESS_WARNING if isolates_nothing else ""):
+        if warning:
+            notes.print(warning, style="yellow")
 
 
 def print_ready_json(

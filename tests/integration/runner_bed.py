@@ -14,8 +14,11 @@ from broker.clock import WallClock
 from broker.prototypes import bundle
 from broker.responses.deployments import DeploymentResponse, LogPage
 from broker.server_addresses import ServerAddresses
-from testbed_runner import enrolment, service
+from testbed_runner import enrolment, products, service
+from testbed_runner.port import ImageWanted
+from testbed_runner.products import ProductParts
 from testbed_runner.settings import RunnerSettings
+from tests.services import images
 
 RIG = "factory/pump-rig/rig"
 WITHIN_S = 30.0
@@ -47,9 +50,14 @@ class RunnerBed:
     data: Path
     grant: int = 0
     clock: WallClock = field(default_factory=WallClock)
+    docker: str = ""
+    """URL of Docker's engine; empty for plain processes."""
 
     @property
     def settings(self) -> RunnerSettings:
+        if self.docker:
+            own = {"runner_product": "docker", "runner_docker": self.docker}
+            return RunnerSettings(runner_folder=self.folder, **own)
         return RunnerSettings(runner_folder=self.folder, runner_product="process")
 
     async def enrol(self, *, owner: Api | None = None, name: str = "site-1") -> None:
@@ -76,17 +84,37 @@ class RunnerBed:
                 raise error
 
     async def push(self, text: str) -> str:
-        """Hand a project with this program over; its digest."""
+        """Hand a program over, and bring it to the site; its digest."""
+        if self.docker:
+            return await self._push_image(text)
         project = self.folder.parent / "project"
         project.mkdir(exist_ok=True)
         (project / "prototype.py").write_text(text)
         target = io.BytesIO()
         packed = bundle.pack(project, target)
-        _add_image(self.data, packed.digest, packed.size_bytes)
+        _add_image(self.data, packed.digest, "project")
         place = self.folder / "process" / "images" / f"{packed.digest.replace(':', '-')}.tar"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(target.getvalue())
         return packed.digest
+
+    async def _push_image(self, text: str) -> str:
+        archive = self.folder.parent / "image.tar"
+        digest = images.write(archive, images.plain_python(), {"prototype.py": text})
+        _add_image(self.data, digest, "archive")
+        async with asyncio.TaskGroup() as tasks:
+            parts = ProductParts(
+                folder=self.folder,
+                addresses=self.addresses,
+                docker=self.docker,
+                clock=self.clock,
+                tasks=tasks,
+            )
+            engine = await products.opened("docker", parts)
+            wanted = ImageWanted(kind="archive", digest=digest)
+            await engine.fetch(wanted, _pieces(archive.read_bytes()))
+            await engine.close()
+        return digest
 
     async def deploy(self, text: str, *, stage: str = "live", **manifest: Any) -> int:
         """Deploy a program; the number of its deployment."""
@@ -141,11 +169,15 @@ def pid_of(lines: list[str]) -> int:
     return int(lines[0].split()[-1])
 
 
-def _add_image(data: Path, digest: str, size: int) -> None:
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+def _add_image(data: Path, digest: str, kind: str) -> None:
     with sqlite3.connect(data / "registry.sqlite") as registry:
         registry.execute(
             "INSERT OR IGNORE INTO images (digest, organisation, name, kind, reference,"
             " architecture, size_bytes, pushed_ns, pushed_by)"
-            " VALUES (?, 'company', 'watch', 'project', '', '', ?, 1, 'company-owner')",
-            (digest, size),
+            " VALUES (?, 'company', 'watch', ?, '', '', 1, 1, 'company-owner')",
+            (digest, kind),
         )

@@ -185,3 +185,30 @@ async def test_a_new_deployment_takes_the_place_of_the_former_one(bed):
         await bed.reached(second, "running")
         ended = await bed.reached(first, "ended")
     assert ended.end.cause == "replaced"
+
+
+@pytest.mark.timeout(180)
+async def test_a_container_of_docker_runs_is_frozen_adopted_and_stopped(bed, dockerd):
+    bed.docker = dockerd.url
+    async with bed.running():
+        number = await bed.deploy(COUNTS, image={"archive": "watch.tar"})
+        await bed.reached(number, "running")
+        assert (await bed.lines(number, "20"))[0].startswith("200 [secret credential] ")
+        await bed.factory.request("POST", "/pauses", json={"company": "company"})
+        await bed.reached(number, "frozen")
+        await bed.factory.request("DELETE", "/pauses", params={"company": "company"})
+        await bed.reached(number, "running")
+    async with bed.running():
+        before = len(await bed.lines(number))
+        async with asyncio.timeout(20):
+            while len(await bed.lines(number)) < before + 40:
+                await bed.clock.sleep(0.2)
+        numbers = [int(line) for line in (await bed.lines(number))[1:]]
+        assert numbers == list(range(len(numbers)))
+        assert (await bed.show(number)).restarts == 0
+        await bed.company.request("POST", f"/deployments/{number}/stop")
+        ended = await bed.reached(number, "ended")
+        assert [ended.end.cause, ended.end.phase] == ["stopped", "running"]
+        async with asyncio.timeout(20):
+            while dockerd.containers():
+                await bed.clock.sleep(0.2)
