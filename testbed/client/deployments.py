@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from broker import api_client
-from broker.clock import Clock
+from broker.clock import NS_PER_S, Clock
 from broker.deployments.life import DeploymentStage, DeploymentState, EndCause
 from broker.responses.deployments import (
     DeploymentEventList,
@@ -26,8 +26,8 @@ from testbed.terminal.tables import TableColumn
 LOOK_EVERY_S = 0.5
 """Between two looks at a deployment that is waited for, or whose lines are followed."""
 LINES_AT_ONCE = 1_000
-SETTLED = frozenset({DeploymentState.RUNNING, DeploymentState.ENDED})
-"""States at which nobody waits any longer."""
+STEADY_NS = 3 * NS_PER_S
+"""A deployment that runs so long is not waited for any longer."""
 _METRICS = tables.fields(
     DeploymentMetricsResponse,
     *("at", "cpu_s", "memory_bytes", "pids", "messages_in", "messages_out"),
@@ -81,15 +81,22 @@ async def deploy(
 async def settled(
     connection: api_client.Api, number: int, clock: Clock, said: Screen = notes
 ) -> DeploymentResponse:
-    """Wait until a deployment runs or has ended, and say each change of its state meanwhile."""
-    said_last = ""
+    """Wait until a deployment runs or has ended, and say each change of its state meanwhile.
+
+    One that runs is looked at for some seconds more: many a program connects, and fails then.
+    """
+    said_last, since, steady_from_ns = "", "", 0
     while True:
         deployment = await connection.get(f"/deployments/{number}", DeploymentResponse)
         sentence = state_sentence(deployment)
         if sentence != said_last:
             said.print(sentence)
             said_last = sentence
-        if deployment.state in SETTLED:
+        if deployment.state is DeploymentState.ENDED:
+            return deployment
+        if deployment.since != since or deployment.state is not DeploymentState.RUNNING:
+            since, steady_from_ns = deployment.since, clock.monotonic_ns()
+        elif clock.monotonic_ns() - steady_from_ns >= STEADY_NS:
             return deployment
         await clock.sleep(LOOK_EVERY_S)
 
@@ -195,12 +202,18 @@ def print_new(deployment: DeploymentResponse, out: Screen, notes: Screen, *, as_
 
 def print_outcome(deployment: DeploymentResponse, out: Screen, notes: Screen) -> None:
     """Print the state of a new deployment in a sentence, and the next commands as a note."""
-    out.print(f"{title(deployment)}: {state_sentence(deployment)}")
+    print_state(deployment, out)
     number = deployment.id
-    if deployment.state is DeploymentState.ENDED:
-        notes.print(f"why: testbed deployment why {number}")
+    if exit_of(deployment) is Exit.NEGATIVE:
+        notes.print(f"error: {deployment.prototype} has ended", style="red")
+        notes.print(f"hint: testbed deployment why {number}")
     else:
         notes.print(f"follow it: testbed deployment logs {number} --follow")
+
+
+def print_state(deployment: DeploymentResponse, out: Screen) -> None:
+    """Print the state of a deployment in a sentence."""
+    out.print(f"{title(deployment)}: {state_sentence(deployment)}")
 
 
 def print_page(page: DeploymentPage, out: Screen) -> None:
@@ -230,10 +243,17 @@ def print_metrics(metrics: DeploymentMetricsResponse, out: Screen) -> None:
     tables.print_record(metrics, _METRICS, out)
 
 
-def print_gates(answer: GatesResponse, out: Screen) -> None:
+def print_gates(answer: GatesResponse, out: Screen, notes: Screen) -> None:
     """Print a line for each condition, and below a closed one what opens it."""
     for gate in answer.gates:
         print_gate(gate, out)
+    closed = sum(not gate.open for gate in answer.gates)
+    if closed:
+        notes.print(
+            f"error: it is not deployed: {closed} of {len(answer.gates)} conditions of the"
+            f" {answer.stage} stage are not met",
+            style="red",
+        )
 
 
 def print_gate(gate: GateResponse, out: Screen) -> None:

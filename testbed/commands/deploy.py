@@ -110,7 +110,7 @@ def _print(deployed: "Deployed", *, as_json: bool) -> run.Exit:
         if as_json:
             print_json(deployed.gates)
         else:
-            deployments.print_gates(deployed.gates, out)
+            deployments.print_gates(deployed.gates, out, notes)
         return run.Exit.NEGATIVE
     if as_json:
         print_json(deployed.deployment)

@@ -101,7 +101,7 @@ def stop(number: Number, json: Json = False) -> None:
     from testbed.client import deployments as client
 
     deployment = run.run(client.stopped(number, WallClock()))
-    print_json(deployment) if json else client.print_outcome(deployment, out, notes)
+    print_json(deployment) if json else client.print_state(deployment, out)
 
 
 @deployment_app.command(epilog=example("testbed deployment promote 12 --recording 3"))

@@ -28,11 +28,12 @@ Junit = Annotated[
 Report = Annotated[
     Path | None, typer.Option(help="file for a report with plots, HTML (default: none)")
 ]
-Server = Annotated[
-    str | None,
+HandOver = Annotated[
+    bool,
     typer.Option(
-        help="URL of a testbed that the scenario's run is handed over to, which opens the recorded"
-        " stage to this image (default: none)"
+        "--hand-over",
+        help="hand the scenario's run over to the testbed of your sign-in, which opens the next"
+        " stages to this image",
     ),
 ]
 WithTestbed = Annotated[
@@ -86,14 +87,16 @@ def run_tests(
     seed: Seed = None,
     junit: Junit = None,
     report: Report = None,
-    server: Server = None,
+    hand_over: HandOver = False,
     json: Json = False,
 ) -> None:
     """Run the tests of a project and its scenario here, without a server and without Docker."""
     announce("checking")
     from testbed.prototype import tested
 
-    chosen = tested.ChosenTest(seed=seed, junit=junit, report=report, server=server, as_json=json)
+    chosen = tested.ChosenTest(
+        seed=seed, junit=junit, report=report, hands_over=hand_over, as_json=json
+    )
     raise typer.Exit(run.run(tested.checked_run(folder, chosen, WallClock())))
 
 

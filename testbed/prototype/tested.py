@@ -33,13 +33,13 @@ class ChosenTest:
     """Choices of the caller of a test.
 
     seed: of the scenario, None for that of its file.  junit, report: files for its results.
-    server: URL of a testbed that its runs are handed over to, so that this image may be deployed.
+    hands_over: give its runs to the testbed of the sign-in, so that this image may be deployed.
     """
 
     seed: int | None = None
     junit: Path | None = None
     report: Path | None = None
-    server: str | None = None
+    hands_over: bool = False
     as_json: bool = False
 
     def check(self) -> None:
@@ -101,8 +101,8 @@ async def _checked_run(folder: Path, choices: ChosenTest, clock: Clock) -> Exit:
             verdict.failures += [each for each in differences if each not in verdict.failures]
         if verdict.results:
             _print_runs(verdict, choices)
-            if choices.server is not None:
-                recipient = RunRecipient(server=choices.server, folder=folder)
+            if choices.hands_over:
+                recipient = RunRecipient(server=None, folder=folder)
                 await hand_over.hand_over(recipient, loaded, verdict.results, clock, notes)
             notes.print(f"2. the tests in {folder}", style="bold")
             verdict.tests = await _pytest(folder)

@@ -20,11 +20,22 @@ from testbed.terminal.screen import Screen
 class RunRecipient:
     """The testbed that runs are handed over to.
 
-    server: URL of its API.  folder: for the files of runs that it does not take.
+    server: URL of its API, None for that of the sign-in.  folder: for the files of runs that it
+    does not take.
     """
 
-    server: str
+    server: str | None
     folder: Path
+
+    @property
+    def name(self) -> str:
+        """The testbed in a sentence."""
+        return self.server or "the testbed of your sign-in"
+
+    @property
+    def option(self) -> str:
+        """The option that names it to a later command, after a space; empty for the sign-in's."""
+        return "" if self.server is None else f" --server {self.server}"
 
 
 async def hand_over(
@@ -49,13 +60,13 @@ async def hand_over(
             path = recipient.folder / _file_name(result, run)
             whole_file.write(path, runs.to_json(run).decode(), option="--folder")
             failures.append(str(exc))
-            command = f"testbed runs add {shlex.quote(str(path))} --server {recipient.server}"
+            command = f"testbed runs add {shlex.quote(str(path))}{recipient.option}"
             screen.print(f"{result.title} was not handed over; later: {command}")
             continue
         screen.print(f"{result.title} is run {taken.id} of {taken.organisation}")
     if failures:
         raise Unavailable(
-            f"{len(failures)} of {len(results)} runs were not handed over to {recipient.server}:"
+            f"{len(failures)} of {len(results)} runs were not handed over to {recipient.name}:"
             f" {failures[0]}",
             hint="their records stay as files; `testbed runs add FILE` hands one over later",
         )

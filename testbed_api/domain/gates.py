@@ -192,7 +192,7 @@ def _trial(before: DeploymentStage, facts: GateFacts) -> Gate:
         sentence = f"no run of this image passed, and none was tried in the {before} stage"
     todo = (
         f"deploy it with --stage {before}, let it run for {TRIED_NS // NS_PER_S} s; or hand over a"
-        " run that passed: testbed run scenario.yaml --server URL"
+        " run that passed: testbed prototype test --hand-over"
     )
     return Gate(GateName.TRIAL, is_open=False, sentence=sentence, todo=todo)
 

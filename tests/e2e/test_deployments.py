@@ -115,7 +115,7 @@ def test_the_examples_go_through_all_stages_unchanged(name, town, tmp_path):
         town,
         *("recording", "create", name, "--on-server", "--stream", stream, "--space", space),
     )
-    tested = command(town, "prototype", "test", folder, "--server", town.api)
+    tested = command(town, "prototype", "test", folder, "--hand-over")
     assert tested["passed"]
 
     number = recorded["recording"]

@@ -257,6 +257,7 @@ def test_from_nothing_to_a_first_approved_reader_in_twelve_commands_and_no_setti
         walk.waits_for(-1, r"^\[-?[\d. ]+\]$")
 
 
+@pytest.mark.alone
 def test_from_an_idea_to_a_live_machine_on_one_computer(tmp_path: Path) -> None:
     with walking(Walk(folder=tmp_path / "reader", addresses=dict(FREE_PORTS))) as walk:
         walk.page(IDEA)
