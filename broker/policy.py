@@ -92,12 +92,14 @@ class Rule:
     """A rule of an action: persons with one of `roles` in the target's organisation may do it.
 
     parties: persons of organisations of these kinds instead, whatever the target.  writer: also a
-    machine that publishes the target.
+    machine that publishes the target.  operators: also persons who may operate the testbed,
+    whatever the target.
     """
 
     roles: frozenset[Role]
     parties: frozenset[Party] = frozenset()
     writer: bool = False
+    operators: bool = False
 
 
 _ANY = frozenset(Role)
@@ -119,6 +121,9 @@ RULES: Mapping[Action, Rule] = {
     Action.OPERATE: Rule(_OWNER | {Role.OPERATOR}, _INTERMEDIARY),
     Action.FOUND: Rule(_OWNER, _INTERMEDIARY),
     Action.DEPLOY: Rule(_DEVELOPER),
+    Action.HALT: Rule(_DEVELOPER, operators=True),
+    Action.OVERSEE: Rule(_ANY, operators=True),
+    Action.HOST: Rule(_ENGINEER, operators=True),
 }
 """The other actions have a function each, below."""
 
@@ -423,6 +428,8 @@ def _audits_everything(rights: Rights, who: Principal) -> Decision:
 def _decide_by_rule(rights: Rights, who: Principal, action: Action, target: Target) -> Decision:
     """Decide by the action's rule in RULES."""
     rule = RULES[action]
+    if rule.operators and _decide_by_rule(rights, who, Action.OPERATE, None).allowed:
+        return Decision(allowed=True, reason="it runs the testbed")
     if rule.parties:
         allowed = rights.organisations.get(who.organisation) in rule.parties and target is None
     else:

@@ -201,6 +201,19 @@ class ServerSettings(Settings):
         ge=1,
         description="bytes of the images of one organisation on the server",
     )
+    limit_deployments: int = Field(
+        default=10, ge=0, description="deployments of prototypes of one organisation at once"
+    )
+    limit_deployment_bytes: int = Field(
+        default=16 * 1024**3,
+        ge=0,
+        description="bytes of memory that the deployments of one organisation are promised in all",
+    )
+    limit_deployment_cores: float = Field(
+        default=16.0,
+        ge=0,
+        description="processor cores that the deployments of one organisation are promised in all",
+    )
     recordings_folder: Path | None = Field(
         default=None,
         description="folder of the recordings on the server, which APIs of one testbed share; if"
@@ -363,6 +376,9 @@ class ServerSettings(Settings):
             run_bytes=self.limit_run_bytes,
             recording_bytes=self.limit_recording_bytes,
             image_bytes=self.limit_image_bytes,
+            deployments=self.limit_deployments,
+            deployment_bytes=self.limit_deployment_bytes,
+            deployment_cores=self.limit_deployment_cores,
         )
 
     @property

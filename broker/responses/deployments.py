@@ -286,6 +286,14 @@ class WorkItem(ApiResponse):
         dict[str, Any] | None,
         Field(description="what plays its inputs; null in the live stage", examples=[None]),
     ]
+    last_event: Annotated[
+        int,
+        Field(description="number of the newest event that the testbed has of it", examples=[4]),
+    ] = 0
+    last_line: Annotated[
+        int,
+        Field(description="number of the newest line that the testbed has of it", examples=[17]),
+    ] = 0
 
 
 class WorkResponse(ApiResponse):

@@ -69,14 +69,20 @@ class FileOfRun(RunPart):
 
 
 class CodeOfRun(RunPart):
-    """A program under test: a file of it, or the image that it is."""
+    """A program under test: a file of it, its whole project, or the image that it is."""
 
     prototype: Annotated[Words, Field(examples=["detector"])]
-    kind: Annotated[Literal["file", "image"], Field(examples=["file"])]
+    kind: Annotated[Literal["file", "project", "image"], Field(examples=["file"])]
     name: Annotated[
-        Words, Field(description="path of the file, or name of the image", examples=["detector.py"])
+        Words,
+        Field(
+            description="path of the file, manifest of the project, or name of the image",
+            examples=["detector.py"],
+        ),
     ]
-    sha256: Annotated[Sha256, Field(description="of the file, or the image's digest")]
+    sha256: Annotated[
+        Sha256, Field(description="of the file; the digest of the packed project or of the image")
+    ]
 
 
 class GapOfRun(RunPart):

@@ -97,7 +97,7 @@ def _document(result: RunResult) -> RunDocument:
             for each in origin.inputs.files
         ],
         code=[
-            CodeOfRun(prototype=each.owner, kind="file", name=each.path, sha256=each.sha256)
+            CodeOfRun(prototype=each.owner, kind=each.kind, name=each.path, sha256=each.sha256)
             for each in origin.inputs.code
         ],
         versions=dict(run_result.versions()),

@@ -9,8 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
-from broker.errors import Invalid
+from broker.errors import Invalid, Refused, Unavailable
+from broker.prototypes import bundle
+from broker.prototypes import file as manifest_file
 from broker.recordings import layout
 from testbed.scenario.plan import RunPlan
 from testbed_scenarios.model import (
@@ -28,12 +31,14 @@ class HashedFile:
     """A file that a run needed.
 
     owner: the equipment or the prototype that it is of, by its name in the scenario.  path: as the
-    scenario names it.  sha256: of its content, of a recording over all of its files.
+    scenario names it.  sha256: of its content, of a recording over all of its files.  kind: file,
+    or project where the file is the manifest of a prototype's project, packed as one.
     """
 
     owner: str
     path: str
     sha256: str
+    kind: Literal["file", "project"] = "file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +51,7 @@ class RunInputs:
 
 def read(plan: RunPlan) -> RunInputs:
     """Hash the inputs of a run before it begins; raises Invalid for a file that is not readable."""
-    return RunInputs(files=tuple(_files(plan)), code=tuple(_code(plan)))
+    return RunInputs(files=tuple(_files(plan)), code=(*_code(plan), *_project(plan)))
 
 
 def packages_sha256() -> str:
@@ -84,6 +89,26 @@ def _code(plan: RunPlan) -> Iterator[HashedFile]:
                 named = _file_of_function(plan.base, function)
         for path, program in named.items():
             yield HashedFile(owner=name, path=path, sha256=file_sha256(program))
+
+
+def _project(plan: RunPlan) -> Iterator[HashedFile]:
+    """The project of a prototype under test, where the scenario lies beside its manifest.
+
+    Its digest is that under which it is deployed.  A manifest that is wrong, or a folder that
+    cannot be packed, is none that could be deployed: `testbed prototype check` says why.
+    """
+    path = plan.base / manifest_file.NAME
+    if not path.is_file():
+        return
+    try:
+        name = manifest_file.read(path.read_text(), str(path)).manifest.name
+        if name not in plan.scenario.prototypes:
+            return
+        digest = bundle.pack(plan.base).digest
+    except (Refused, Unavailable, OSError, UnicodeDecodeError):
+        return
+    sha256 = digest.removeprefix("sha256:")
+    yield HashedFile(owner=name, path=manifest_file.NAME, sha256=sha256, kind="project")
 
 
 def _files_of_command(base: Path, line: str) -> Mapping[str, Path]:

@@ -113,6 +113,8 @@ class Caller:
     @property
     def visible(self) -> Visibility:
         """The equipment and streams that it may see; `may(SEE, …)` says the same of one target."""
+        if self.principal.kind is PrincipalKind.RUNNER:
+            return Visibility(None, frozenset(), frozenset())
         scope, addresses = (
             self.principal.scope,
             {grant.entry.address for grant in self.rights.grants},
@@ -128,8 +130,12 @@ class Caller:
         )
 
     def sees_organisation(self, organisation: str) -> bool:
-        """Whether it sees an organisation: its own, of equipment it sees, all for a founder."""
+        """Whether it sees an organisation: its own, of equipment it sees, all for a founder or an
+        operator.
+        """
         if organisation == self.organisation or self.may(Action.FOUND):
+            return True
+        if self.may(Action.OVERSEE, organisation):
             return True
         visible = self.visible
         owners = visible.equipment | {stream.owner for stream in visible.streams}

@@ -126,7 +126,7 @@ class ImageActions:
             if numbers:
                 raise Taken(
                     f"deployment {numbers[0]} has the image {digest}",
-                    hint=f"stop it first: `testbed stop {numbers[0]}`",
+                    hint=f"stop it first: `testbed deployment stop {numbers[0]}`",
                 )
             if await change.images.remove(organisation, digest):
                 self.shelf.remove(digest)
@@ -142,5 +142,5 @@ class ImageActions:
 
 def _unknown(organisation: str, digest: str) -> Unknown:
     return Unknown(
-        f"{organisation} has no image {digest}", hint="`testbed prototype images` lists those there"
+        f"{organisation} has no image {digest}", hint="`testbed image list` lists those there"
     )

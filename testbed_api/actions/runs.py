@@ -54,7 +54,13 @@ class RunActions:
             sha256=handover.sha256,
             report_sha256=handover.report_sha256,
         )
-        content = RunContent(record=checks.canonical(document), report=handover.report)
+        content = RunContent(
+            record=checks.canonical(document),
+            report=handover.report,
+            digests=frozenset(
+                f"sha256:{each.sha256}" for each in document.code if each.kind != "file"
+            ),
+        )
         async with self.registry.change(context, self.clock) as change:
             self.quotas.handing_over(organisation, await change.runs.stored_bytes(organisation))
             return await change.runs.get(await change.runs.add(run, content))

@@ -31,8 +31,10 @@ class RightKind(StrEnum):
 
     PERSON = "person"
     MACHINE = "machine"
+    RUNNER = "runner"
     TOKEN = "token"  # noqa: S105 - a word
     CODE = "code"
+    RUNNER_CODE = "runner-code"
     LISTING = "listing"
     GRANT = "grant"
 
@@ -104,11 +106,16 @@ def checked(rights: Sequence[BackupRight], ended: Collection[RightName]) -> None
 async def end(sql: "AsyncConnection", ended: Collection[RightName], now_ns: int) -> None:
     """End rights in restored tables, before anybody can use them."""
     for name in ended:
-        if name.kind in {RightKind.PERSON, RightKind.MACHINE}:
+        if name.kind in _OF_PRINCIPALS.values():
             for table in (tables.principals, tables.tokens):
                 await sql.execute(ending(table, {"principal": name.id}, None, now_ns))
             for table in (tables.passwords, tables.emails):
                 await sql.execute(delete(table).filter_by(person=name.id))
+            if name.kind is RightKind.RUNNER:
+                locked_out = update(tables.runners).filter_by(id=name.id)
+                await sql.execute(locked_out.values(ended_ns=now_ns))
+                codes = ending(tables.runner_codes, {"runner": name.id}, None, now_ns)
+                await sql.execute(codes)
         elif name.kind is RightKind.GRANT:
             values = {"state": GrantState.REVOKED, "ended_ns": now_ns, "reason": _REASON}
             grant = update(tables.grants).filter_by(id=int(name.id))
@@ -118,9 +125,15 @@ async def end(sql: "AsyncConnection", ended: Collection[RightName], now_ns: int)
             await sql.execute(ending(table, {"id": int(name.id)}, None, now_ns))
 
 
+_OF_PRINCIPALS: Mapping[PrincipalKind, RightKind] = {
+    PrincipalKind.PERSON: RightKind.PERSON,
+    PrincipalKind.MACHINE: RightKind.MACHINE,
+    PrincipalKind.RUNNER: RightKind.RUNNER,
+}
 _ENDED_BY_NUMBER: Mapping[RightKind, Table] = {
     RightKind.TOKEN: tables.tokens,
     RightKind.CODE: tables.enrolments,
+    RightKind.RUNNER_CODE: tables.runner_codes,
     RightKind.LISTING: tables.listings,
 }
 
@@ -131,12 +144,13 @@ def _counts(row: Mapping[str, Any], now_ns: int) -> bool:
 
 
 def _of_principal(row: Mapping[str, Any]) -> Iterator[BackupRight]:
-    is_person = row["kind"] == PrincipalKind.PERSON
-    kind = RightKind.PERSON if is_person else RightKind.MACHINE
+    kind = _OF_PRINCIPALS[PrincipalKind(row["kind"])]
     entries = orjson.loads(row["entries"])
     held = [row["roles"].replace(" ", ", ")] if row["roles"] else []
     held += [f"{verb} {len(entries[verb])}" for verb in ("reads", "writes") if entries[verb]]
     held += [f"gateway of {row['organisation']}/{row['equipment']}"] if row["equipment"] else []
+    if kind is RightKind.RUNNER:
+        held = ["runs deployments"]
     what = f"{', '.join(held) or 'no roles'}, of {row['organisation']}"
     yield BackupRight(RightName(kind, row["principal"]), what, row["until_ns"])
 
@@ -151,6 +165,12 @@ def _of_code(row: Mapping[str, Any]) -> Iterator[BackupRight]:
     if row["used_ns"] is None:
         what = f"enrols a gateway of {row['organisation']}/{row['equipment']}"
         yield BackupRight(RightName(RightKind.CODE, str(row["id"])), what, row["until_ns"])
+
+
+def _of_runner_code(row: Mapping[str, Any]) -> Iterator[BackupRight]:
+    if row["used_ns"] is None:
+        name = RightName(RightKind.RUNNER_CODE, str(row["id"]))
+        yield BackupRight(name, f"enrols runner {row['runner']}", row["until_ns"])
 
 
 def _of_listing(row: Mapping[str, Any]) -> Iterator[BackupRight]:
@@ -171,6 +191,7 @@ _WORDS = {
     "principals": _of_principal,
     "tokens": _of_token,
     "enrolments": _of_code,
+    "runner_codes": _of_runner_code,
     "listings": _of_listing,
     "grants": _of_grant,
 }

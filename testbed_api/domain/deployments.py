@@ -1,7 +1,7 @@
 """Deployments of prototypes: what was asked for, where it runs, and what its runner says of it."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,9 @@ from broker.deployments.life import (
     DeploymentState,
     EndCause,
     WantedState,
+    check_step,
 )
+from broker.errors import Refused
 from broker.namespace import LIVE, RUN_PREFIX, StreamAddress
 from broker.rights import Entry, Scope
 from testbed_api.domain.organisations import SYSTEM_PREFIX
@@ -20,6 +22,8 @@ PROJECT, ARCHIVE, REGISTRY = "project", "archive", "registry"
 """Kinds of images."""
 IMAGE_KINDS = (PROJECT, ARCHIVE, REGISTRY)
 MOST_REASON = 1_000
+StageKey = tuple[str, str, DeploymentStage]
+"""An organisation, its prototype and a stage: one deployment runs in it at a time."""
 _LONGEST_ID = 40
 _OF_SOURCE = "-source"
 
@@ -139,6 +143,11 @@ class Deployment:
         return StreamBindings(self.space, self.inputs, self.outputs)
 
     @property
+    def key(self) -> StageKey:
+        """The key of which one deployment runs at a time."""
+        return self.organisation, self.prototype, self.stage
+
+    @property
     def end(self) -> DeploymentEnd | None:
         """Its end, None while it goes on."""
         return self.last_end if self.is_over else None
@@ -150,6 +159,28 @@ class Deployment:
         return replace(
             self, wanted=WantedState.STOP, cause=cause, wanted_reason=reason[:MOST_REASON]
         )
+
+    def reported(
+        self, events: Sequence["DeploymentEvent"]
+    ) -> tuple["Deployment", list["DeploymentEvent"], list[str]]:
+        """The deployment after events of its runner: with those that are new, and faults of others.
+
+        An event that was reported before is passed over; one that cannot follow is a fault.
+        """
+        now, new, faults = self, list[DeploymentEvent](), list[str]()
+        for reported in sorted(events, key=lambda each: each.number):
+            if reported.number <= now.last_event:
+                continue
+            try:
+                check_step(now.state, reported.state)
+            except Refused as exc:
+                faults.append(exc.message)
+                now = replace(now, last_event=reported.number)
+            else:
+                event = _with_end(now, reported)
+                now = _after(now, event)
+                new.append(event)
+        return now, new, faults
 
     def ended(self, end: DeploymentEnd, at_ns: int) -> "Deployment":
         """The deployment as it is over."""
@@ -172,6 +203,30 @@ class DeploymentEvent:
     state: DeploymentState
     reason: str = ""
     end: DeploymentEnd | None = None
+
+
+def _with_end(deployment: Deployment, event: DeploymentEvent) -> DeploymentEvent:
+    """An event of a deployment that says why it ended, also where its runner left that out."""
+    if event.state is not DeploymentState.ENDED or event.end is not None:
+        return event
+    cause = deployment.cause or EndCause.SITE
+    end = DeploymentEnd(cause=cause, phase=deployment.state, reason=event.reason)
+    return replace(event, end=end)
+
+
+def _after(deployment: Deployment, event: DeploymentEvent) -> Deployment:
+    """A deployment after an event; the end of a start that is no end of it all is a restart."""
+    is_over = event.state is DeploymentState.ENDED
+    return replace(
+        deployment,
+        state=event.state,
+        reason=event.reason,
+        since_ns=event.at_ns if event.state is not deployment.state else deployment.since_ns,
+        last_end=event.end or deployment.last_end,
+        restarts=deployment.restarts + (event.end is not None and not is_over),
+        last_event=event.number,
+        ended_ns=event.at_ns if is_over else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,10 +33,14 @@ class HandedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContent:
-    """The record of a run as canonical JSON, and its report as HTML; None without one."""
+    """The record of a run as canonical JSON, and its report as HTML; None without one.
+
+    digests: of the images and packed projects that it tried.
+    """
 
     record: bytes = field(repr=False)
     report: str | None = field(default=None, repr=False)
+    digests: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

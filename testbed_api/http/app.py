@@ -20,6 +20,8 @@ from testbed_api.http.routes import (
     audit,
     backup,
     credentials,
+    deployment_follow,
+    deployments,
     enrolment,
     entry_point,
     equipment,
@@ -32,6 +34,8 @@ from testbed_api.http.routes import (
     pauses,
     recordings,
     retention,
+    runner_work,
+    runners,
     runs,
     secrets,
     sign_in,
@@ -44,11 +48,11 @@ _ROOMS = (
     *(equipment, streams, recordings, status, retention, backup),
     *(organisations, credentials, tokens, sign_in),
     *(listings, grants, grant_acts, pauses, access_report, enrolment, audit),
-    *(runs, images, secrets),
+    *(runs, deployments, deployment_follow, images, secrets, runners, runner_work),
 )
 _DESCRIPTION = """What is shared with you, what is stored of it, and what comes in now.
 
-Every request but this page's, `health`, `sign-in` and a gateway's `enrolments` carries
+Every request but this page's, `health`, `sign-in` and the enrolment of gateways and runners carries
 `Authorization: Bearer principal.secret`: the button *Authorize* adds it to what you try from here.
 Errors are problem+json (RFC 9457) with a stable `code`, a `detail` in a sentence, and often a
 `hint`. What is not yours answers as if it were not there."""
@@ -64,7 +68,9 @@ _TAGS = [
         "organisations": "who takes part, and their members",
         "credentials": "machines, tokens, passwords and signing in",
         "runs": "runs of scenarios, with the origin of each figure",
-        "prototypes": "images and secrets of prototypes, and their deployments",
+        "deployments": "prototypes that run beside the machines: what they do, and why they ended",
+        "images": "images of prototypes, and their secrets",
+        "runners": "the sites that run them: enrolment, their work and their reports",
         "gateways": "enrolment of gateways with a one-time code",
         "keeping": "how long samples are kept, deletion with a proof, backup",
         "audit": "the chain of events and its signed heads",

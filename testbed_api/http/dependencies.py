@@ -10,6 +10,9 @@ from broker.bus import client
 from broker.clock import Clock, ForwardClock
 from broker.responses.operations import BrokerListenerResponse
 from broker.rights import Entry
+from testbed_api.actions.deployment_gates import DeploymentGates
+from testbed_api.actions.deployment_reasons import DeploymentReasons
+from testbed_api.actions.deployments import DeploymentActions
 from testbed_api.actions.enrolment import EnrolmentActions
 from testbed_api.actions.equipment import EquipmentActions
 from testbed_api.actions.grants import GrantActions
@@ -21,6 +24,8 @@ from testbed_api.actions.passwords import PasswordActions
 from testbed_api.actions.pauses import PauseActions
 from testbed_api.actions.recordings import RecordingActions
 from testbed_api.actions.retention import RetentionActions
+from testbed_api.actions.runner_work import RunnerWorkActions
+from testbed_api.actions.runners import RunnerActions
 from testbed_api.actions.runs import RunActions
 from testbed_api.actions.secrets import SecretActions
 from testbed_api.actions.streams import StreamActions
@@ -31,6 +36,8 @@ from testbed_api.audit.read_counter import ReadCounter
 from testbed_api.backup.dump import Dumper
 from testbed_api.broker_auth.connections import BrokerConnections
 from testbed_api.broker_auth.rights_changes import RightsChanges
+from testbed_api.deployments.news import DeploymentNews
+from testbed_api.deployments.status import DeploymentStatuses
 from testbed_api.domain.secrets import SecretCipher
 from testbed_api.http.live_feeds import LiveFeeds
 from testbed_api.http.rights_watch import RightsWatch
@@ -133,6 +140,7 @@ class ApiDependencies:
     token_uses: TokenUses
     recorder: RecorderStatus = field(default_factory=RecorderStatus)
     delivery: NoticeDelivery | None = None
+    deployment_news: DeploymentNews = field(default_factory=DeploymentNews)
     certificates: CertificateWatch = field(default_factory=CertificateWatch)
     late_connects: Callable[[], int] = _no_connects
 
@@ -230,6 +238,55 @@ class ApiDependencies:
         return RunActions(registry=self.registry, quotas=self.quotas, clock=self.clock)
 
     @property
+    def deployment_statuses(self) -> DeploymentStatuses:
+        """The state of deployments as they are now."""
+        return DeploymentStatuses(
+            registry=self.registry, rights=self.rights_watch.rights, clock=self.clock
+        )
+
+    @property
+    def deployments(self) -> DeploymentActions:
+        """The acts on deployments."""
+        return DeploymentActions(
+            registry=self.registry,
+            connections=self.connections,
+            statuses=self.deployment_statuses,
+            gates=DeploymentGates(registry=self.registry, quotas=self.quotas, clock=self.clock),
+            quotas=self.quotas,
+            news=self.deployment_news,
+            clock=self.clock,
+        )
+
+    @property
+    def deployment_reasons(self) -> DeploymentReasons:
+        """Finds out why deployments are in their states."""
+        return DeploymentReasons(registry=self.registry, deployments=self.deployments)
+
+    @property
+    def runners(self) -> RunnerActions:
+        """The acts on runners."""
+        return RunnerActions(
+            registry=self.registry,
+            connections=self.connections,
+            attempts=self.sign_in_attempts,
+            news=self.deployment_news,
+            clock=self.clock,
+        )
+
+    @property
+    def runner_work(self) -> RunnerWorkActions:
+        """The acts of runners."""
+        return RunnerWorkActions(
+            registry=self.registry,
+            connections=self.connections,
+            rights=self.rights_watch.rights,
+            cipher=self.prototype_material.cipher,
+            images=self.prototype_material.images.shelf,
+            news=self.deployment_news,
+            clock=self.clock,
+        )
+
+    @property
     def retentions(self) -> RetentionActions:
         """The acts on retentions and deletions."""
         return RetentionActions(registry=self.registry, enforcer=self.keeper, clock=self.clock)
@@ -318,4 +375,9 @@ RecordingActionsDep = Annotated[RecordingActions, _capability("recordings")]
 ImageActionsDep = Annotated[ImageActions, _capability("images")]
 SecretActionsDep = Annotated[SecretActions, _capability("secrets")]
 RunActionsDep = Annotated[RunActions, _capability("runs")]
+DeploymentActionsDep = Annotated[DeploymentActions, _capability("deployments")]
+DeploymentReasonsDep = Annotated[DeploymentReasons, _capability("deployment_reasons")]
+DeploymentNewsDep = Annotated[DeploymentNews, _capability("deployment_news")]
+RunnerActionsDep = Annotated[RunnerActions, _capability("runners")]
+RunnerWorkActionsDep = Annotated[RunnerWorkActions, _capability("runner_work")]
 TokenActionsDep = Annotated[TokenActions, _capability("tokens")]

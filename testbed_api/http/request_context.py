@@ -23,6 +23,7 @@ _OPEN_PATHS = frozenset(
         OtherAction.ENTRY_POINT,
         OtherAction.HEALTH,
         OtherAction.OPENAPI,
+        OtherAction.RUNNERS,
         OtherAction.SIGN_IN,
     }
 )

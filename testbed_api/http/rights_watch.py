@@ -116,7 +116,8 @@ class RightsWatch:
     def __init__(self, rights: RightsCache, clock: Clock) -> None:
         self.looked = asyncio.Event()
         """Set, and replaced by another, at the end of each look."""
-        self._rights = rights
+        self.rights = rights
+        """The rights as the registry has them now, for others too."""
         self._clock = clock
         self._watched: set[WatchedRight] = set()
         self._some = asyncio.Event()
@@ -154,7 +155,7 @@ class RightsWatch:
         began_s = asyncio.get_running_loop().time()
         watched = list(self._watched)
         try:
-            rights = await self._rights.current({each.caller.id for each in watched})
+            rights = await self.rights.current({each.caller.id for each in watched})
         except Unavailable as exc:
             if not self._is_away:
                 log.warning("rights to answers cannot be looked at", reason=str(exc))

@@ -52,6 +52,15 @@ Instant = Annotated[str | None, Field(max_length=40)]
 RequiredInstant = Annotated[str, Field(max_length=40)]
 Number = Annotated[int, Path(ge=1, lt=2**53)]
 """The number of a grant or a token in a path."""
+Digest = Annotated[
+    str,
+    Path(
+        pattern="^sha256:[0-9a-f]{64}$",
+        description="of an image",
+        examples=["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    ),
+]
+"""The digest of an image in a path."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Width = Annotated[
     str,

@@ -47,6 +47,7 @@ class QuotaKind(StrEnum):
     RECORDINGS = "recordings"
     IMAGES = "images"
     SECRETS = "secrets"
+    DEPLOYMENTS = "deployments"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,9 @@ class QuotaSettings:
     recordings_at_once: int = 20
     image_bytes: int = 20 * 1024**3
     secrets: int = 100
+    deployments: int = 10
+    deployment_bytes: int = 16 * 1024**3
+    deployment_cores: float = 16.0
 
 
 @dataclass(slots=True)
@@ -181,7 +185,7 @@ class Quotas:
         """Check that the images of an organisation leave it room for more of one."""
         if used_bytes >= self.most.image_bytes:
             limit = f"{self.most.image_bytes:,} bytes of images of {organisation}"
-            hint = "delete one that is not needed: `testbed prototype images`"
+            hint = "delete one that is not needed: `testbed image list`"
             self._refuse(organisation, QuotaKind.IMAGES, limit, hint=hint)
 
     def keeping_secrets(self, organisation: str, others: int) -> None:
@@ -189,6 +193,30 @@ class Quotas:
         if others >= self.most.secrets:
             limit = f"{self.most.secrets} secrets of {organisation}; delete one"
             self._refuse(organisation, QuotaKind.SECRETS, limit)
+
+    def deploying(
+        self, organisation: str, *, deployments: int, memory_bytes: int, cores: float
+    ) -> None:
+        """Check what the deployments of an organisation will be promised, with the next one."""
+        limit = self.deployment_limit(
+            organisation, deployments=deployments, memory_bytes=memory_bytes, cores=cores
+        )
+        if limit:
+            hint = "stop one that is not needed: `testbed deployments` lists them"
+            self._refuse(organisation, QuotaKind.DEPLOYMENTS, limit, hint=hint)
+
+    def deployment_limit(
+        self, organisation: str, *, deployments: int, memory_bytes: int, cores: float
+    ) -> str:
+        """The limit that the deployments of an organisation would pass; empty for none."""
+        most = self.most
+        if deployments > most.deployments:
+            return f"{most.deployments} deployments of {organisation} at once"
+        if memory_bytes > most.deployment_bytes:
+            return f"{most.deployment_bytes:,} bytes of memory for deployments of {organisation}"
+        if cores > most.deployment_cores:
+            return f"{most.deployment_cores:g} cores for deployments of {organisation}"
+        return ""
 
     async def make_room(
         self, organisation: str, principals: Callable[[], Awaitable[Collection[str]]]

@@ -1,6 +1,6 @@
 """The registry's deployments: what runs where, what became of it, and what it printed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +23,7 @@ from testbed_api.domain.deployments import (
     DeploymentFilter,
     DeploymentMetrics,
     PinnedImage,
+    StageKey,
 )
 from testbed_api.registry import tables
 from testbed_api.registry.base import Repository
@@ -85,12 +86,33 @@ class DeploymentRepository(Repository):
 
     async def waiting(self) -> Sequence[Deployment]:
         """The deployments that are to run and that no runner has, by number."""
-        without = (_TABLE.c.runner.is_(None), _TABLE.c.wanted != WantedState.STOP)
-        return await self._select(_GOING_ON, *without)
+        mine = (_TABLE.c.runner.is_(None), _TABLE.c.wanted != WantedState.STOP)
+        return await self._select(_TABLE.c.state == DeploymentState.WAITING, *mine)
 
     async def of_runner(self, runner: str) -> Sequence[Deployment]:
         """The deployments that a runner has and that have not ended, by number."""
         return await self._select(_GOING_ON, _TABLE.c.runner == runner)
+
+    async def of_runner_by_number(
+        self, runner: str, numbers: Collection[int]
+    ) -> Mapping[int, Deployment]:
+        """Those of some deployments that a runner has or had, also ended ones, by number."""
+        mine = (_TABLE.c.runner == runner, _TABLE.c.id.in_(sorted(numbers)))
+        return {each.id: each for each in await self._select(*mine)}
+
+    async def first_of_each(self) -> Mapping[StageKey, int]:
+        """The number of the oldest deployment that has not ended, of each prototype and stage."""
+        key = (_TABLE.c.organisation, _TABLE.c.prototype, _TABLE.c.stage)
+        query = select(*key, func.min(_TABLE.c.id).label("first")).where(_GOING_ON).group_by(*key)
+        return {
+            (row.organisation, row.prototype, DeploymentStage(row.stage)): row.first
+            for row in await self._session.rows(query)
+        }
+
+    async def prototypes(self, organisation: str) -> set[str]:
+        """The names of all prototypes that an organisation has ever deployed."""
+        query = select(_TABLE.c.prototype).distinct().filter_by(organisation=organisation)
+        return {row.prototype for row in await self._session.rows(query)}
 
     async def in_stage(
         self, organisation: str, prototype: str, stage: DeploymentStage
@@ -106,6 +128,42 @@ class DeploymentRepository(Repository):
         )
         return [int(row.id) for row in await self._session.rows(query.order_by(_TABLE.c.id))]
 
+    async def tried(
+        self, organisation: str, digest: str, stage: DeploymentStage, limit: int
+    ) -> Sequence[Deployment]:
+        """Deployments of an image in a stage, also ended ones, the newest first."""
+        query = (
+            select(_TABLE)
+            .where(
+                _TABLE.c.organisation == organisation,
+                _TABLE.c.digest == digest,
+                _TABLE.c.stage == stage,
+            )
+            .order_by(_TABLE.c.id.desc())
+            .limit(limit)
+        )
+        return [deployment_of(row) for row in await self._session.rows(query)]
+
+    async def newest(self, deployment: Deployment) -> Deployment:
+        """The newest deployment of the same prototype and stage."""
+        key = {name: getattr(deployment, name) for name in ("organisation", "prototype", "stage")}
+        query = select(_TABLE).filter_by(**key).order_by(_TABLE.c.id.desc()).limit(1)
+        (row,) = await self._session.rows(query)
+        return deployment_of(row)
+
+    async def before(self, deployment: Deployment) -> Deployment | None:
+        """The deployment of the same prototype and stage before one, with another image or
+        manifest; None for the first.
+        """
+        key = {name: getattr(deployment, name) for name in ("organisation", "prototype", "stage")}
+        former = await self._select(
+            *(_TABLE.c[name] == value for name, value in key.items()), _TABLE.c.id < deployment.id
+        )
+        for each in reversed(former):
+            if (each.image.digest, each.manifest) != (deployment.image.digest, deployment.manifest):
+                return each
+        return None
+
     async def has_digest(self, runner: str, digest: str) -> bool:
         """Whether a runner has a deployment of an image."""
         query = select(_TABLE.c.id).where(
@@ -116,10 +174,6 @@ class DeploymentRepository(Repository):
     async def assign(self, number: int, runner: str, reason: str) -> None:
         """Give a deployment that waits to a runner."""
         await self._update(number, {"runner": runner, "reason": reason})
-
-    async def wait(self, number: int, reason: str) -> None:
-        """Store why a deployment waits."""
-        await self._update(number, {"reason": reason})
 
     async def want(self, deployment: Deployment) -> None:
         """Store in which state a deployment is wanted, and why."""

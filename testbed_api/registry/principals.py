@@ -70,6 +70,14 @@ class PrincipalRepository(Repository):
         principals = [principal_of(row) for row in await self._session.rows(query)]
         return next((each for each in principals if each.span.covers(at_ns)), None)
 
+    async def identity(self, name: str) -> tuple[str, PrincipalKind] | None:
+        """The organisation and the kind that a name stands for, now or ever; None if it is free."""
+        table = tables.principals
+        query = select(table.c.organisation, table.c.kind).filter_by(principal=name).limit(1)
+        for row in await self._session.rows(query):
+            return row.organisation, PrincipalKind(row.kind)
+        return None
+
     async def publishers(self, at_ns: int) -> set[str]:
         """The names of the machines that publish streams at this instant."""
         table = tables.principals

@@ -109,6 +109,6 @@ class Registry:
 
     @asynccontextmanager
     async def unaudited_change(self) -> AsyncIterator["Registry"]:
-        """Open a transaction without an audit entry, for the first start."""
+        """Open a transaction without an audit entry: for the first start, and for reports."""
         async with transaction(self._engine.registry, write=True) as sql:
             yield Registry(self._engine, sql)

@@ -35,6 +35,9 @@ class RunRepository(Repository):
                 content_row = {"record": record, "report": report, "bytes": size}
                 result = await sql.execute(insert(table).values(**row, **content_row))
                 (number,) = result.inserted_primary_key or (0,)
+                rows = [{"run": number, "digest": each} for each in sorted(content.digests)]
+                if rows:
+                    await sql.execute(insert(tables.run_images), rows)
             self._session.note(run=number, scenario=run.scenario, record_sha256=run.sha256)
         return int(number)
 
@@ -74,9 +77,27 @@ class RunRepository(Repository):
         query = select(*_SUMMARY).where(*conditions).order_by(table.c.id.desc()).limit(limit)
         return [_run_of(row) for row in await self._session.rows(query)]
 
+    async def newest_passed(self, organisation: str, digest: str) -> HandedRun | None:
+        """The newest run of an organisation that passed and tried an image, None without one."""
+        table, images = tables.runs, tables.run_images
+        query = (
+            select(*_SUMMARY)
+            .join(images, images.c.run == table.c.id)
+            .where(
+                table.c.organisation == organisation,
+                table.c.passed.is_(True),
+                images.c.digest == digest,
+            )
+            .order_by(table.c.id.desc())
+            .limit(1)
+        )
+        rows = await self._session.rows(query)
+        return _run_of(rows[0]) if rows else None
+
     async def delete(self, run: HandedRun) -> None:
         """Delete a run with its record and report; the audit keeps the record's SHA-256."""
         async with self._session.transaction(write=True) as sql:
+            await sql.execute(delete(tables.run_images).filter_by(run=run.id))
             await sql.execute(delete(tables.runs).where(tables.runs.c.id == run.id))
             self._session.note(run=run.id, scenario=run.scenario, record_sha256=run.sha256)
 

@@ -297,6 +297,12 @@ recordings = Table(
     Column("deleted_ns", BigInteger),
     Column("deleted_by", _ID),
 )
+run_images = Table(
+    "run_images",
+    metadata,
+    Column("run", _SERIAL, ForeignKey("runs.id"), primary_key=True),
+    Column("digest", _DIGEST, primary_key=True, index=True),
+)
 recording_streams = Table(
     "recording_streams",
     metadata,

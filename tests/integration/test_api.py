@@ -45,12 +45,13 @@ async def test_only_health_and_the_documentation_are_open(bed):
             space="live",
             number=1,
             person="p",
+            runner="r",
         )
         for method in methods:
             answer = await bed.ask({}, method.upper(), url)
             if path in {"/api/v1", "/api/v1/health"}:
                 assert answer.status_code == 200
-            elif path.endswith(("/sign-in", "/enrolments")):
+            elif path.endswith(("/sign-in", "/enrolments", "/runners/enrol")):
                 assert_problem(answer, 422, "invalid")
             else:
                 assert_problem(answer, 401, "unauthenticated")

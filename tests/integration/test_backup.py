@@ -15,6 +15,7 @@ from broker.audit_head import HeadSigner
 from broker.batch import BAD, NO_VALUE, NUMPY, EquipmentKind, Gap, Series
 from broker.bus import client
 from broker.clock import NS_PER_S, WallClock
+from broker.deployments.life import DeploymentStage
 from broker.errors import Corrupt, Forbidden, Invalid, Refused, Taken, Unavailable, Unknown
 from broker.messages import Held
 from broker.namespace import StreamAddress
@@ -29,11 +30,13 @@ from testbed_api import persistence
 from testbed_api.backup import archive
 from testbed_api.backup import rights as backup_rights
 from testbed_api.backup.rights import RightName
-from testbed_api.domain import audit, organisations, tokens
+from testbed_api.domain import audit, organisations, runners, tokens
 from testbed_api.domain.audit import AuditOutcome, Event
+from testbed_api.domain.deployments import Deployment, PinnedImage, PrintedLine
 from testbed_api.domain.equipment import Equipment
 from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
+from testbed_api.domain.runners import Runner
 from testbed_api.domain.runs import HandedRun, RunContent, RunFilter
 from testbed_api.recorder.ledger import DeadLetter, FlushEntries, SetAside, StreamEpoch
 from testbed_api.recorder.lost_gaps import AFTER_BACKUP
@@ -83,6 +86,23 @@ SPECS = [
         2,
     ),
 ]
+WATCH = Deployment(
+    organisation="firm",
+    prototype="watch",
+    stage=DeploymentStage.LIVE,
+    space="live",
+    manifest={"prototype": "watch"},
+    inputs={"rig": RIG},
+    outputs={},
+    cpu=0.25,
+    memory_bytes=2**35,
+    log_bytes=65_536,
+    image_name="watch.tar",
+    image=PinnedImage(digest="sha256:a", name="watch.tar", kind="archive", pushed_by="fay"),
+    deployed_ns=3,
+    deployed_by="fay",
+    principal="detector",
+)
 LIFE = StreamEpoch("live", RIG, "e1")
 RUN = HandedRun(
     organisation="firm",
@@ -151,6 +171,7 @@ async def fill(opened):
     await opened.registry.grants.add(given)
     await opened.registry.pauses.add(Pause("factory", "firm", None, Span(4)), by="fay")
     await opened.registry.listings.put(Listing(RIG.owner, None, Span(5)), by="fay")
+    await _deploy(opened.registry)
     content = RunContent(record=b'{"v":1}', report="<p>\x00")
     await opened.registry.runs.add(RUN, content)
     event = Event(5, "connect", "the broker", AuditOutcome.ALLOWED, "detector", "factory")
@@ -168,6 +189,25 @@ async def fill(opened):
     )
     keeper = RetentionEnforcer(opened.store, opened.deletions, CLOCK)
     await keeper.delete(StoredSpan("run-1", RIG, 2, 3), by="ada", why="a trial")
+
+
+async def _deploy(registry):
+    """A runner with a code that counts, and a deployment there that has printed something."""
+    site = Runner(
+        id="site-1",
+        organisation="factory",
+        labels=frozenset({"edge"}),
+        opens_to=None,
+        made_ns=3,
+        made_by="fay",
+    )
+    await registry.runners.put(site)
+    await registry.principals.add(runners.principal_of(site, 3))
+    await registry.runners.add_code(runners.issued("site-1", "fay", CLOCK.now_ns())[1])
+    await registry.images.add("firm", WATCH.image)
+    number = await registry.deployments.add(WATCH)
+    await registry.deployments.assign(number, "site-1", "it has it")
+    await registry.deployment_logs.add(number, [PrintedLine(1, 5, "\x00 line")], 65_536)
 
 
 async def content(opened):
@@ -697,7 +737,9 @@ async def test_every_right_that_a_backup_gives_again_is_listed(written_backup):
     assert rights["token:2"] == "for the report, auditor, owner, of fay"  # the first has ended
     assert rights["listing:1"] == "factory/pump-rig is seen by everybody"
     assert rights["grant:1"] == f"firm reads {RIG} in live"
-    assert len(rights) == 4
+    assert rights["runner:site-1"] == "runs deployments, of factory"
+    assert rights["runner-code:1"] == "enrols runner site-1"
+    assert len(rights) == 6
 
 
 async def test_nothing_is_restored_before_its_rights_are_approved(written_backup, tmp_path):
@@ -714,7 +756,9 @@ async def test_nothing_is_restored_before_its_rights_are_approved(written_backup
     with pytest.raises(Refused, match="no"):
         await server_backup.restore(folder, after, CLOCK, options, refuse)
     assert not after.folder.exists()
-    assert [str(right.name) for right in seen] == ["machine:detector", "listing:1", "grant:1"]
+    assert [str(right.name) for right in seen] == [
+        *("machine:detector", "runner:site-1", "runner-code:1", "listing:1", "grant:1"),
+    ]
     with pytest.raises(Unknown, match="the backup gives no right grant:7"):
         await restore(folder, after, ended={RightName.parse("grant:7")})
     assert not after.folder.exists()
@@ -723,12 +767,14 @@ async def test_nothing_is_restored_before_its_rights_are_approved(written_backup
 async def test_a_right_that_is_ended_at_a_restore_never_holds(written_backup, tmp_path):
     folder, _, _ = written_backup
     after = ServerSettings(folder=tmp_path / "after")
-    names = ("machine:detector", "token:2", "listing:1", "grant:1")
+    names = ("machine:detector", "token:2", "listing:1", "grant:1", "runner:site-1")
     await restore(folder, after, ended={RightName.parse(name) for name in names})
     async with persistence.open_exclusive(after) as opened:
         now_ns = CLOCK.now_ns()
         assert await opened.registry.principals.find("detector", now_ns) is None
         assert await opened.registry.tokens.valid("fay", now_ns) == []
+        assert await opened.registry.principals.find("site-1", now_ns) is None
+        assert await opened.registry.runners.all() == []
         assert await opened.registry.listings.find(RIG.owner, now_ns) is None
         grant = await opened.registry.grants.get(1)
         assert (grant.state, grant.grant.span.covers(now_ns)) == (GrantState.REVOKED, False)

@@ -4,6 +4,7 @@ The same nouns go into the registry of a server and into the `Rights` that the p
 about, so what the server makes of its tables is held against what was meant.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from broker.batch import EquipmentKind, Series, Source, Wide
 from broker.clock import NS_PER_S
 from broker.credential import Credential
+from broker.deployments.life import DeploymentStage
 from broker.namespace import LIVE, EquipmentAddress, StreamAddress
 from broker.recordings import bundle
 from broker.recordings.bundle import RecordingFacts
@@ -35,12 +37,13 @@ from broker.rights import (
 from broker.run_clock import clock_stream
 from broker.runs import checks
 from broker.streams import Signal, StreamSpec
-from testbed_api.domain import enrolment, passwords, tokens
-from testbed_api.domain.deployments import PinnedImage
+from testbed_api.domain import enrolment, passwords, runners, tokens
+from testbed_api.domain.deployments import Deployment, DeploymentMetrics, PinnedImage
 from testbed_api.domain.equipment import Equipment
 from testbed_api.domain.grants import GrantRequest
 from testbed_api.domain.organisations import Organisation
 from testbed_api.domain.recordings import HeldStream, ServerRecording
+from testbed_api.domain.runners import Runner
 from testbed_api.domain.runs import HandedRun, RunContent
 from testbed_api.domain.secrets import SealedSecret
 from testbed_api.registry.engine import open_engine
@@ -48,6 +51,8 @@ from testbed_api.registry.registry import Registry
 from testbed_api.stores import duckdb
 from testbed_api.stores.port import Block
 
+DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+"""Of the image in the document's examples."""
 RUN = "run-probe"
 RIG = StreamAddress("factory", "pump-rig", "rig")
 """Granted to a company, and listed to another with an example."""
@@ -106,7 +111,9 @@ class Cast:
     principal's first token, and `spare-` the name of TWO_TOKENS for the other.  code: lets a
     gateway of the company's detector in, once.  runs: number of the run that each of two
     organisations handed over, and of a second one under `spare-` its name.  recording: number of
-    the one that the company made of the rig.
+    the one that the company made of the rig.  deployments: number of the one of each of two
+    organisations, and of a second one of the factory, at its own site, under SPARE.  runner_code:
+    lets in a runner of the factory, once.
     """
 
     rights: Rights
@@ -117,6 +124,8 @@ class Cast:
     code: str
     runs: Mapping[str, int]
     recording: int = 0
+    deployments: Mapping[str, int] = field(default_factory=lambda: defaultdict(int))
+    runner_code: str = ""
 
 
 @dataclass
@@ -191,7 +200,10 @@ async def made(folder: Path, now_ns: int) -> Cast:
         await _pushed(making.registry, now_ns)
         runs = await _hand_over(making.registry, now_ns)
         recording = await _taken(folder, making)
+        deployments, runner_code = await _deploy(making.registry, now_ns)
     await _record(folder, listing)
+    (folder / "images").mkdir(mode=0o700)
+    (folder / "images" / f"{DIGEST.replace(':', '-')}.tar").write_bytes(b"-")
     known = {Entry(LIVE, each) for each in STREAMS}
     known |= {Entry(RUN, each) for each in (SCORE, clock_stream("company"))}
     rights = Rights(
@@ -211,6 +223,8 @@ async def made(folder: Path, now_ns: int) -> Cast:
         code,
         runs,
         recording,
+        deployments,
+        runner_code,
     )
 
 
@@ -246,6 +260,10 @@ def _everybody(from_ns: int) -> Iterator[Principal]:
     yield Principal(
         "gone-member", "factory", PrincipalKind.PERSON, frozenset({Role.OWNER}), span=span
     )
+    for organisation in RUN_OWNERS:
+        for name in (f"{organisation}-site", f"{SPARE}-{organisation}-site"):
+            yield Principal(name, organisation, PrincipalKind.RUNNER, span=span)
+        yield _machine(f"{SPARE}-{organisation}-watch", organisation, Scope(), span)
     yield Principal(WATCHER, "institute", PrincipalKind.SYSTEM, span=span)
 
 
@@ -325,13 +343,69 @@ async def _hand_over(registry: Registry, now_ns: int) -> dict[str, int]:
 async def _pushed(registry: Registry, now_ns: int) -> None:
     """An image and a secret of each of two organisations."""
     for organisation in RUN_OWNERS:
-        image = PinnedImage(digest=IMAGE, name=canary(organisation), kind="registry")
+        name = canary(organisation)
+        image = PinnedImage(digest=IMAGE, name=name, kind="registry", pushed_ns=now_ns)
         await registry.images.add(organisation, image)
         by = f"{organisation}-owner"
         secret = SealedSecret(
             organisation=organisation, name=SECRET, sealed=b"-", set_ns=now_ns, set_by=by
         )
         await registry.secrets.put(secret)
+
+
+async def _deploy(registry: Registry, now_ns: int) -> tuple[dict[str, int], str]:
+    """Sites of two organisations, and what each of them has deployed at its own."""
+    numbers = {}
+    for organisation in RUN_OWNERS:
+        by = f"{organisation}-owner"
+        image = PinnedImage(digest=DIGEST, name="watch", kind="archive", pushed_by=by)
+        await registry.images.add(organisation, image)
+        for name in (f"{organisation}-site", f"{SPARE}-{organisation}-site"):
+            site = Runner(
+                id=name,
+                organisation=organisation,
+                labels=frozenset(),
+                opens_to=frozenset({organisation}),
+                made_ns=now_ns,
+                made_by=by,
+            )
+            await registry.runners.put(site)
+        stages = {organisation: DeploymentStage.LIVE, SPARE: DeploymentStage.RECORDED}
+        for name, stage in stages.items():
+            row = _deployment(organisation, stage, image, now_ns)
+            number = await registry.deployments.add(row)
+            await registry.deployments.assign(number, f"{organisation}-site", row.reason)
+            numbers.setdefault(name, number)
+    code, issued = runners.issued(f"{SPARE}-factory-site", "factory-owner", now_ns)
+    await registry.runners.add_code(issued)
+    return numbers, code
+
+
+def _deployment(
+    organisation: str, stage: DeploymentStage, image: PinnedImage, now_ns: int
+) -> Deployment:
+    used = dict.fromkeys(("messages_in", "messages_out", "bytes_in", "bytes_out", "restarts"), 0)
+    metrics = DeploymentMetrics(at_ns=now_ns, cpu_s=1.0, memory_bytes=1, pids=1, lag_s=None, **used)
+    return Deployment(
+        organisation=organisation,
+        prototype="watch",
+        stage=stage,
+        space=LIVE,
+        manifest={"prototype": "watch"},
+        inputs={},
+        outputs={},
+        cpu=0.5,
+        memory_bytes=1,
+        log_bytes=1,
+        image_name="watch",
+        image=image,
+        deployed_ns=now_ns,
+        deployed_by=f"{organisation}-owner",
+        principal=f"{SPARE}-{organisation}-watch",
+        metrics=metrics,
+        since_ns=now_ns,
+        reason=canary(f"deployments of {organisation}"),
+    )
 
 
 async def _stop_and_show(making: _Making) -> tuple[Pause, Listing]:

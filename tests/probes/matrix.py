@@ -37,16 +37,22 @@ _MACHINES = {
     "machine that reads it": ("company", Scope(_STREAM)),
     "another machine": ("company", Scope()),
 }
+_RUNNERS = {"runner": "factory"}
 _COLUMNS = {
-    "owning organisation": ("factory", (*Role, "gateway")),
+    "owning organisation": ("factory", (*Role, "gateway", "runner")),
     "company with a grant": ("company", (*Role, "machine that reads it", "another machine")),
     "listed to": ("looker", (Role.OWNER, Role.DEVELOPER)),
     "anybody else": ("stranger", (Role.OWNER, Role.DEVELOPER)),
     "intermediary": ("institute", (Role.OWNER, Role.OPERATOR, Role.AUDITOR)),
     "agency": ("fund", (Role.OWNER, Role.AUDITOR)),
 }
-_TESTBED = frozenset({Action.OPERATE, Action.FOUND, Action.ENTER})
-_ORGANISATION = frozenset({Action.MANAGE, Action.ISSUE, Action.AUDIT, Action.REVIEW, Action.SUBMIT})
+_TESTBED = frozenset({Action.OPERATE, Action.FOUND, Action.ENTER, Action.RUN})
+_ORGANISATION = frozenset(
+    {
+        *(Action.MANAGE, Action.ISSUE, Action.AUDIT, Action.REVIEW, Action.SUBMIT),
+        *(Action.DEPLOY, Action.HALT, Action.OVERSEE, Action.HOST),
+    }
+)
 HEAD = """# Who may do what
 
 Written by `python -m tests.probes.matrix` from the policy (`broker/policy.py`) and the OpenAPI
@@ -114,11 +120,15 @@ def _rights() -> Rights:
         )
         for organisation, several in _COLUMNS.values()
         for each in several
-        if each not in _MACHINES
+        if each not in {*_MACHINES, *_RUNNERS}
     ]
     machines = [
         Principal(_name(organisation, name), organisation, PrincipalKind.MACHINE, scope=scope)
         for name, (organisation, scope) in _MACHINES.items()
+    ]
+    machines += [
+        Principal(_name(organisation, name), organisation, PrincipalKind.RUNNER)
+        for name, organisation in _RUNNERS.items()
     ]
     grant = Grant(1, "company", Entry(LIVE, RIG), Span())
     listing = Listing(RIG.owner, frozenset({"looker"}))

@@ -23,6 +23,7 @@ from testbed_api.http import routes as rooms
 from testbed_api.http.app import openapi_document
 from testbed_api.http.auth import ACTION, OPEN
 from tests.probes.cast import (
+    DIGEST,
     IMAGE,
     MILL,
     NARROWED,
@@ -39,7 +40,7 @@ from tests.probes.cast import (
 
 ROOT = "/api/v1"
 SAFE = ("GET", "HEAD")
-THE_TESTBED = frozenset({Action.OPERATE, Action.FOUND, Action.ENTER})
+THE_TESTBED = frozenset({Action.OPERATE, Action.FOUND, Action.ENTER, Action.RUN})
 """What they are about is the testbed, or oneself, whatever stands in the path."""
 
 
@@ -187,6 +188,7 @@ def exists_for(cast: Cast, principal: Principal, target: Target, at_ns: int) -> 
         owned = (each.address for each in cast.rights.known if each.address.organisation == target)
         own = target == principal.organisation or allows(Action.FOUND, None)
         own = own or allows(Action.REVIEW, target)  # its runs name it
+        own = own or allows(Action.OVERSEE, target)  # its deployments name it
         return own or any(
             allows(Action.SEE, each.owner) or allows(Action.SEE, each) for each in owned
         )
@@ -387,6 +389,49 @@ def _pushing(route: Route, cast: Cast) -> Iterator[Question]:
         yield replace(question, path=path, twin=twin)
 
 
+def _enrolling_runner(route: Route, cast: Cast) -> Iterator[Question]:
+    """A runner with a key of its own, and the code."""
+    yield from _enrolling(route, replace(cast, code=cast.runner_code))
+
+
+def _deploying(route: Route, cast: Cast) -> Iterator[Question]:
+    """A prototype without inputs: who may read them is another question."""
+    body = route.body | {"manifest": route.body["manifest"] | {"inputs": {}}}
+    yield from _streams(replace(route, body=body), cast)
+
+
+def _deployments(route: Route, cast: Cast) -> Iterator[Question]:
+    """A deployment of an organisation, by its number."""
+    for owner in RUN_OWNERS:
+        yield from _numbered(route, (owner,), cast.deployments[owner])
+
+
+def _sites(route: Route, _cast: Cast) -> Iterator[Question]:
+    """A runner of an organisation, by its name."""
+    for owner in RUN_OWNERS:
+        existing = Question(route, filled(route, RIG, runner=f"{SPARE}-{owner}-site"), (owner,))
+        yield existing
+        path = existing.path.replace(SPARE, "spore")
+        renamed = ("spore", SPARE)
+        yield Question(route, path, (owner,), exists=False, twin=existing, renamed=renamed)
+
+
+def _material(route: Route, cast: Cast) -> Iterator[Question]:
+    """What a deployment starts with, for the site that has it."""
+    existing, missing = _numbered(route, (None,), cast.deployments[SPARE])
+    own = replace(existing, whose="factory-site")
+    yield from (own, replace(missing, twin=own))
+
+
+def _archives(route: Route, _cast: Cast) -> Iterator[Question]:
+    """The archive of an image that each site has a deployment of, and of one that none has."""
+    existing = Question(route, filled(route, RIG, digest=DIGEST), (None,))
+    yield existing
+    renamed = (IMAGE, DIGEST)
+    path = filled(route, RIG, digest=IMAGE)
+    yield Question(route, path, (None,), exists=False, twin=existing, renamed=renamed)
+
+
 def _bodies(route: Route, _cast: Cast) -> Iterator[Question]:
     """Streams that the body names."""
     questions = {
@@ -479,6 +524,23 @@ ABOUT: Mapping[str, About] = {
     "GET /equipment/{organisation}/{equipment}/sample": _samples,
     "POST /sign-in": _signing_in,
     "POST /enrolments": _enrolling,
+    "POST /organisations/{organisation}/deployments": _deploying,
+    "POST /organisations/{organisation}/deployments/gates": _deploying,
+    "GET /deployments": _runs_of,
+    "GET /deployments/{number}": _deployments,
+    "GET /deployments/{number}/events": _deployments,
+    "GET /deployments/{number}/logs": _deployments,
+    "GET /deployments/{number}/metrics": _deployments,
+    "GET /deployments/{number}/why": _deployments,
+    "GET /deployments/{number}/follow": _deployments,
+    "POST /deployments/{number}/stop": _deployments,
+    "POST /deployments/{number}/promote": _deployments,
+    "POST /deployments/{number}/rollback": _deployments,
+    "POST /runners": _own,
+    "POST /runners/enrol": _enrolling_runner,
+    "DELETE /runners/{runner}": _sites,
+    "POST /runner/deployments/{number}/material": _material,
+    "GET /runner/images/{digest}": _archives,
 }
 """Where the path does not say it."""
 ASKS_ELSEWHERE = frozenset({"POST /organisations/{organisation}/images/registry"})
@@ -505,6 +567,7 @@ def filled(route: Route, stream: StreamAddress, /, **more: object) -> str:
         "principal": f"{SPARE}-{stream.organisation}-machine",
         "digest": IMAGE,
         "name": SECRET,
+        "runner": f"{SPARE}-{stream.organisation}-site",
     } | more
     return route.path.format(**values)
 

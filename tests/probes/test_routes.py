@@ -198,16 +198,19 @@ def _nothing_is_told(
             principal is None or not routes.exists_for(cast, principal, target, CLOCK.now_ns())
         ):
             findings.fault(f"{who} asks {question.name}", f"is told of {target}")
-    for owner in () if operates else RUN_OWNERS:
-        if canary(f"runs of {owner}") in answer.text and (
+    for what, owner, action in () if operates else _NUMBERED:
+        if canary(f"{what} of {owner}") in answer.text and (
             principal is None
-            or not policy.decide(
-                cast.rights, principal.id, Action.REVIEW, owner, CLOCK.now_ns()
-            ).allowed
+            or not policy.decide(cast.rights, principal.id, action, owner, CLOCK.now_ns()).allowed
         ):
-            findings.fault(f"{who} asks {question.name}", f"is told of a run of {owner}")
+            findings.fault(f"{who} asks {question.name}", f"is told of {what} of {owner}")
 
 
+_NUMBERED = [
+    (what, owner, action)
+    for what, action in (("runs", Action.REVIEW), ("deployments", Action.OVERSEE))
+    for owner in RUN_OWNERS
+]
 _ORGANISATIONS = {canary(each): each for each in ORGANISATIONS}
 _OBJECTS: Mapping[str, Target] = {
     **_ORGANISATIONS,

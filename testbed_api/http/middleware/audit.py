@@ -114,6 +114,8 @@ def outcome_of(method: str, action: str, status: int, path: str) -> AuditOutcome
     """The outcome that the audit entry of a request with this status has, None for no entry."""
     if status in _REFUSALS:
         return AuditOutcome.REFUSED
+    if action == Action.RUN:  # each second; what it changes beside reports has its own entry
+        return None
     hands_out = action in _READS and path != _COUNTS
     if method in _SAFE and not hands_out:
         return None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fastapi import HTTPException
 from starlette.datastructures import Headers
 
+from broker.deployments.report import MOST_REPORT_BYTES
 from testbed_api.domain import runs
 from testbed_api.http import problems
 from testbed_api.http.request_context import ROOT
@@ -18,6 +19,7 @@ MOST_ARCHIVE = 1024**4
 """Bytes of the archive of an image; the route itself refuses more than the settings allow."""
 _RUNS = re.compile(rf"{ROOT}/organisations/[^/]+/runs")
 """The path to which runs are handed over, with their reports."""
+_REPORT = f"{ROOT}/runner/report"
 _IMAGES = re.compile(rf"{ROOT}/organisations/[^/]+/images")
 """The path to which archives of images are pushed."""
 
@@ -31,6 +33,8 @@ def most_bytes(path: str) -> int:
     """The bytes that the body of a request to a path may have."""
     if is_streamed(path):
         return MOST_ARCHIVE
+    if path == _REPORT:
+        return MOST_REPORT_BYTES
     return runs.MOST_BODY if _RUNS.fullmatch(path) else MOST_BODY
 
 

@@ -12,7 +12,7 @@ from testbed_api.limits.quotas import Quotas
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-_OPEN = ("/health", "/sign-in", "/enrolments", "/docs", "/openapi.json")
+_OPEN = ("/health", "/sign-in", "/enrolments", "/runners/enrol", "/docs", "/openapi.json")
 """Open routes, each with all below it."""
 
 

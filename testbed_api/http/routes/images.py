@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from enum import StrEnum
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 from starlette.requests import ClientDisconnect
 
@@ -18,12 +18,11 @@ from testbed_api.actions.images import MOST_NAME, HeldImage, ImagePush
 from testbed_api.http import openapi_examples, request_deadline
 from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import ImageActionsDep
-from testbed_api.http.schemas import Form, Id
+from testbed_api.http.schemas import Digest, Form, Id
 
-router = APIRouter(tags=["prototypes"], prefix="/organisations/{organisation}/images")
+router = APIRouter(tags=["images"], prefix="/organisations/{organisation}/images")
 
-MEDIA_TYPE = "application/x-tar"
-_DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+MEDIA_TYPE = "application/octet-stream"
 _ARCHIVE: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -31,9 +30,6 @@ _ARCHIVE: dict[str, Any] = {
         "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-Digest = Annotated[
-    str, Path(pattern="^sha256:[0-9a-f]{64}$", description="of an image", examples=[_DIGEST])
-]
 
 
 class PushedKind(StrEnum):

@@ -1,6 +1,6 @@
 """Routes for operators of the testbed: health, readiness and metrics."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,6 +14,7 @@ from broker.process import metrics_server
 from broker.responses.operations import HealthResponse, ReadinessResponse
 from broker.rights import Action
 from testbed_api.audit.clock_watch import ClockWatch
+from testbed_api.domain.deployments import Deployment, DeploymentMetrics
 from testbed_api.http import openapi_examples
 from testbed_api.http.auth import CallerDep, asks
 from testbed_api.http.dependencies import (
@@ -27,6 +28,7 @@ from testbed_api.http.dependencies import (
     QuotasDep,
     RecorderDep,
     RecorderStatus,
+    RegistryDep,
     StoreDep,
 )
 from testbed_api.limits.quotas import Quotas
@@ -83,16 +85,18 @@ async def metrics(
     freshness: FreshnessDep,
     clock_watch: ClockWatchDep,
     late_connects: LateConnectsDep,
+    registry: RegistryDep,
     caller: CallerDep,
 ) -> Response:
-    """Counters of recorder, ledger and limits, the state of clocks, and the time that certificates
-    have left, for operators.
+    """Counters of recorder, ledger and limits, the state of clocks, the time that certificates
+    have left, and the resources of deployments, for operators.
     """
     caller.must(Action.OPERATE)
     collectors = CollectorRegistry(auto_describe=False)
     collectors.register(_Counts(recorder, quotas, bus, await ledger.counts(), late_connects()))
     collectors.register(_CertificateTimes(certificates.left_ns(clock.now_ns())))
     collectors.register(_Clocks(freshness, clock_watch))
+    collectors.register(_Deployments(await registry.deployments.going_on()))
     return Response(generate_latest(collectors), media_type=metrics_server.TEXT)
 
 
@@ -185,3 +189,59 @@ class _Clocks(Collector):
         for (space, publisher), ahead_s in self._freshness.clock_offsets():
             offsets.add_metric((space, str(publisher)), ahead_s)
         yield offsets
+
+
+_OF_DEPLOYMENT = ("deployment", "organisation", "prototype", "stage", "site")
+_GAUGES: Mapping[str, tuple[str, Callable[[DeploymentMetrics], float | None]]] = {
+    "memory_bytes": ("bytes of memory that it uses", lambda its: its.memory_bytes),
+    "pids": ("processes and threads that it has", lambda its: its.pids),
+    "lag_seconds": ("age of the newest batch when its program got it", lambda its: its.lag_s),
+}
+_COUNTERS: Mapping[str, tuple[str, Callable[[DeploymentMetrics], float | None]]] = {
+    "cpu_seconds": ("processor seconds since its container started", lambda its: its.cpu_s),
+    "received_batches": ("batches that it received since then", lambda its: its.messages_in),
+    "published_batches": ("batches that it published since then", lambda its: its.messages_out),
+    "received_bytes": ("bytes that it received since then", lambda its: its.bytes_in),
+    "sent_bytes": ("bytes that it sent since then", lambda its: its.bytes_out),
+}
+
+
+class _Deployments(Collector):
+    """The deployments that go on, as their runners reported them last."""
+
+    def __init__(self, deployments: Sequence[Deployment]) -> None:
+        self._deployments = deployments
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield a family for each figure, with a sample for each deployment that has it."""
+        states = GaugeMetricFamily(
+            "testbed_deployment_state",
+            "1 for the state that a deployment is in",
+            labels=(*_OF_DEPLOYMENT, "state"),
+        )
+        restarts = CounterMetricFamily(
+            "testbed_deployment_restarts", "further starts of its program", labels=_OF_DEPLOYMENT
+        )
+        for each in self._deployments:
+            states.add_metric((*_labelled(each), each.state), 1)
+            restarts.add_metric(_labelled(each), each.restarts)
+        yield from (states, restarts)
+        for kind, figures in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
+            for name, (meaning, value_of) in figures.items():
+                family = kind(f"testbed_deployment_{name}", meaning, labels=_OF_DEPLOYMENT)
+                for each in self._deployments:
+                    value = None if each.metrics is None else value_of(each.metrics)
+                    if value is not None:
+                        family.add_metric(_labelled(each), value)
+                yield family
+
+
+def _labelled(deployment: Deployment) -> tuple[str, ...]:
+    """The values of the labels of a deployment."""
+    return (
+        str(deployment.id),
+        deployment.organisation,
+        deployment.prototype,
+        deployment.stage,
+        deployment.runner or "",
+    )

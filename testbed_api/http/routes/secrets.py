@@ -16,7 +16,7 @@ from testbed_api.http.auth import CallerDep, ContextDep, asks
 from testbed_api.http.dependencies import SecretActionsDep
 from testbed_api.http.schemas import Form, Id
 
-router = APIRouter(tags=["prototypes"], prefix="/organisations/{organisation}/secrets")
+router = APIRouter(tags=["images"], prefix="/organisations/{organisation}/secrets")
 
 SecretName = Annotated[
     str,

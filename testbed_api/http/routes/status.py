@@ -223,7 +223,8 @@ async def _unpublished(
 ) -> dict[StreamKey, str]:
     """The alarm of each stale stream of the caller's organisation that nobody may publish.
 
-    For its people: a publisher that was revoked can say nothing itself.
+    For its people: a publisher that was revoked can say nothing itself.  The end of a deployment is
+    no alarm.
     """
     if caller.principal.kind is not PrincipalKind.PERSON:
         return {}
@@ -236,7 +237,12 @@ async def _unpublished(
     if not stale:
         return {}
     machines = await registry.principals.machine_access(caller.organisation, now_ns)
-    alarms = {key: publishers.alarm(entry, machines, now_ns) for key, entry in stale.items()}
+    prototypes = await registry.deployments.prototypes(caller.organisation)
+    alarms = {
+        key: publishers.alarm(entry, machines, now_ns)
+        for key, entry in stale.items()
+        if entry.address.equipment not in prototypes
+    }
     return {key: alarm for key, alarm in alarms.items() if alarm is not None}
 
 

@@ -191,6 +191,7 @@ def of(organisation, *roles):
 
 
 FACTORY = of("factory")
+OPERATORS = of("testbed", "owner", "operator")
 TABLE = [
     (
         Action.SUBSCRIBE,
@@ -243,6 +244,11 @@ TABLE = [
     (Action.FOUND, "testbed", set()),
     (Action.DEPLOY, "firm", of("firm", "owner", "developer")),
     (Action.DEPLOY, None, set()),
+    (Action.HALT, "firm", of("firm", "owner", "developer") | OPERATORS),
+    (Action.OVERSEE, "firm", of("firm") | OPERATORS),
+    (Action.OVERSEE, None, OPERATORS),
+    (Action.HOST, "factory", of("factory", "owner", "engineer") | OPERATORS),
+    (Action.HOST, "testbed", of("testbed", "owner", "engineer", "operator")),
     (Action.RUN, None, {"site"}),
     (Action.RUN, "firm", set()),
 ]

@@ -3,12 +3,13 @@
 import sqlalchemy as sa
 from alembic import op
 
+from testbed_api.registry.migrations import ledger_tables
+
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
-RECORDER = "recorder"
 ID = sa.String(40)
 STREAM = sa.String(122)
 DIGEST = sa.String(100)
@@ -28,12 +29,8 @@ NEXT_VERSION = (
 
 def upgrade() -> None:
     """Make the tables of the schema that is migrated: the registry's, or the ledger's."""
-    if op.get_context().version_table_schema == RECORDER:
-        _make_ledger()
-        _make_gaps()
-        _make_dead_letters()
-        _make_deletions()
-        _make_pairing()
+    if op.get_context().version_table_schema == ledger_tables.RECORDER:
+        ledger_tables.make()
     else:
         _make_equipment()
         _make_principals()
@@ -48,6 +45,7 @@ def upgrade() -> None:
         _make_retention()
         _make_runs()
         _make_recordings()
+        _make_run_images()
         _make_runners()
         _make_images()
         _make_secrets()
@@ -61,10 +59,6 @@ def _serial() -> sa.Column[int]:
 
 def _ids(*names: str) -> list[sa.Column[str]]:
     return [sa.Column(name, ID, nullable=False) for name in names]
-
-
-def _of_a_stream() -> list[sa.Column[str]]:
-    return [*_ids("space"), sa.Column("stream", STREAM, nullable=False)]
 
 
 def _spanned() -> list[sa.Column[object]]:
@@ -325,95 +319,6 @@ def _close_postgresql() -> None:
         )
 
 
-def _make_ledger() -> None:
-    op.create_table(
-        "specs",
-        sa.Column("space", ID, primary_key=True),
-        sa.Column("stream", STREAM, primary_key=True),
-        sa.Column("version", sa.Integer, primary_key=True),
-        sa.Column("document", sa.Text, nullable=False),
-        sa.Column("received_ns", sa.BigInteger, nullable=False),
-        schema=RECORDER,
-    )
-    op.create_table(
-        "ranges",
-        sa.Column("space", ID, primary_key=True),
-        sa.Column("stream", STREAM, primary_key=True),
-        sa.Column("epoch", ID, primary_key=True),
-        sa.Column("first", sa.BigInteger, primary_key=True),
-        sa.Column("last", sa.BigInteger, nullable=False),
-        sa.Column("until_ns", sa.BigInteger),
-        sa.Column("renewed_ns", sa.BigInteger, nullable=False),
-        schema=RECORDER,
-    )
-    op.create_table(
-        "placements",
-        _serial(),
-        *_of_a_stream(),
-        sa.Column("epoch", ID, nullable=False),
-        sa.Column("seq", sa.BigInteger, nullable=False),
-        sa.Column("samples", sa.Text, nullable=False),
-        schema=RECORDER,
-    )
-    op.create_index(
-        "ix_placements_space_stream_epoch_seq",
-        "placements",
-        ["space", "stream", "epoch", "seq"],
-        schema=RECORDER,
-    )
-
-
-def _make_gaps() -> None:
-    op.create_table(
-        "gaps",
-        _serial(),
-        *_of_a_stream(),
-        sa.Column("signals", sa.Text, nullable=False),
-        sa.Column("from_ns", sa.BigInteger, nullable=False),
-        sa.Column("to_ns", sa.BigInteger, nullable=False),
-        sa.Column("cause", ID, nullable=False),
-        sa.Column("epoch", ID),
-        sa.Column("seq", sa.BigInteger),
-        schema=RECORDER,
-    )
-    op.create_index(
-        "ix_gaps_space_stream_from_ns", "gaps", ["space", "stream", "from_ns"], schema=RECORDER
-    )
-
-
-def _make_dead_letters() -> None:
-    op.create_table(
-        "dead_letters",
-        _serial(),
-        *_of_a_stream(),
-        sa.Column("epoch", ID),
-        sa.Column("seq", sa.BigInteger),
-        sa.Column("signal", sa.String(80)),
-        sa.Column("time_ns", sa.BigInteger),
-        sa.Column("value", sa.Text, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("payload", sa.LargeBinary),
-        sa.Column("received_ns", sa.BigInteger, nullable=False),
-        schema=RECORDER,
-        sqlite_autoincrement=True,
-    )
-    op.create_index(
-        "ix_dead_letters_space_stream_id",
-        "dead_letters",
-        ["space", "stream", "id"],
-        schema=RECORDER,
-    )
-    op.create_table(
-        "set_aside",
-        _serial(),
-        sa.Column("topic", sa.String(200), nullable=False),
-        sa.Column("payload", sa.LargeBinary, nullable=False),
-        sa.Column("received_ns", sa.BigInteger, nullable=False),
-        schema=RECORDER,
-    )
-    op.create_index("ix_set_aside_topic", "set_aside", ["topic"], schema=RECORDER)
-
-
 def _make_retention() -> None:
     op.create_table(
         "retentions",
@@ -456,64 +361,6 @@ def _make_recordings() -> None:
     op.create_index("ix_recording_streams_stream", "recording_streams", ["stream"])
 
 
-def _make_deletions() -> None:
-    op.create_table(
-        "deletions",
-        _serial(),
-        *_of_a_stream(),
-        sa.Column("from_ns", sa.BigInteger, nullable=False),
-        sa.Column("to_ns", sa.BigInteger, nullable=False),
-        sa.Column("reason", ID, nullable=False),
-        sa.Column("principal", ID),
-        sa.Column("why", sa.Text, nullable=False),
-        sa.Column("samples", sa.BigInteger, nullable=False),
-        sa.Column("signals", sa.Text, nullable=False),
-        sa.Column("first_ns", sa.BigInteger),
-        sa.Column("last_ns", sa.BigInteger),
-        sa.Column("sha256", sa.String(64), nullable=False),
-        sa.Column("asked_ns", sa.BigInteger, nullable=False),
-        sa.Column("gaps", sa.Integer),
-        sa.Column("dead_letters", sa.Integer),
-        sa.Column("done_ns", sa.BigInteger),
-        schema=RECORDER,
-    )
-    op.create_index(
-        "ix_deletions_space_stream_id", "deletions", ["space", "stream", "id"], schema=RECORDER
-    )
-
-
-def _make_pairing() -> None:
-    op.create_table(
-        "first_samples",
-        sa.Column("space", ID, primary_key=True),
-        sa.Column("stream", STREAM, primary_key=True),
-        sa.Column("time_ns", sa.BigInteger, nullable=False),
-        schema=RECORDER,
-    )
-    op.create_table(
-        "unsearched",
-        sa.Column("space", ID, primary_key=True),
-        sa.Column("stream", STREAM, primary_key=True),
-        sa.Column("from_ns", sa.BigInteger),
-        sa.Column("to_ns", sa.BigInteger, nullable=False),
-        schema=RECORDER,
-    )
-    op.create_table(
-        "lineage",
-        sa.Column("id", ID, primary_key=True),
-        sa.Column("flushes", sa.BigInteger, nullable=False),
-        sa.Column("lost_ns", sa.BigInteger),
-        schema=RECORDER,
-    )
-    op.create_table(
-        "positions",
-        sa.Column("organisation", ID, primary_key=True),
-        sa.Column("flush", sa.BigInteger, nullable=False),
-        sa.Column("time_ns", sa.BigInteger, nullable=False),
-        schema=RECORDER,
-    )
-
-
 def _make_runs() -> None:
     op.create_table(
         "runs",
@@ -537,6 +384,15 @@ def _make_runs() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_runs_organisation_sha256", "runs", ["organisation", "sha256"])
+
+
+def _make_run_images() -> None:
+    op.create_table(
+        "run_images",
+        sa.Column("run", SERIAL, sa.ForeignKey("runs.id"), primary_key=True),
+        sa.Column("digest", DIGEST, primary_key=True),
+    )
+    op.create_index("ix_run_images_digest", "run_images", ["digest"])
 
 
 def _make_runners() -> None:
