@@ -95,7 +95,7 @@ def _project(plan: RunPlan) -> Iterator[HashedFile]:
     """The project of a prototype under test, where the scenario lies beside its manifest.
 
     Its digest is that under which it is deployed.  A manifest that is wrong, or a folder that
-    cannot be packed, is none that could be deployed.
+    cannot be packed, is none that could be deployed: `testbed prototype check` says why.
     """
     path = plan.base / manifest_file.NAME
     if not path.is_file():

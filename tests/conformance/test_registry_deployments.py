@@ -25,6 +25,7 @@ from testbed_api.domain.deployments import (
 )
 from testbed_api.domain.organisations import Organisation
 from testbed_api.domain.runners import PromisedResources, Runner, RunnerState
+from testbed_api.domain.secrets import SealedSecret
 from testbed_api.registry.engine import open_engine
 from testbed_api.registry.registry import Registry
 
@@ -141,6 +142,72 @@ async def test_an_image_is_held_by_its_organisation_alone(registry):
     assert await registry.images.find("firm", DIGEST) == replace(
         IMAGE, name="newer.tar", used_ns=11
     )
+
+
+async def test_images_are_counted_and_go_once_nothing_needs_them(registry):
+    other = replace(IMAGE, digest=f"sha256:{'2' * 64}", name="pinned", kind="registry")
+    await registry.images.add("firm", replace(IMAGE, pushed_ns=5))
+    await registry.images.add("firm", replace(other, pushed_ns=6))
+    await registry.images.add("lab", replace(IMAGE, pushed_ns=7))
+    listed = await registry.images.of_organisation("firm")
+    assert [each.digest for each in listed] == [other.digest, DIGEST]
+    assert await registry.images.used_bytes("firm") == IMAGE.size_bytes
+    assert await registry.images.used_bytes("nobody") == 0
+    assert await registry.images.digests() == {DIGEST}
+    number = await registry.deployments.add(WATCH)
+    assert await registry.images.deployments(WATCH.organisation) == {WATCH.image.digest: [number]}
+
+    async def unused(before_ns):
+        rows = await registry.images.unused_since(before_ns)
+        return [(owner, image.digest) for owner, image in rows]
+
+    assert await unused(6) == []
+    assert await unused(8) == [("firm", other.digest), ("lab", DIGEST)]
+    ended = replace(WATCH, id=number, state=DeploymentState.ENDED, ended_ns=50)
+    await registry.deployments.report(ended, [])
+    assert await registry.images.deployments(WATCH.organisation) == {}
+    assert ("firm", DIGEST) not in await unused(50)
+    assert ("firm", DIGEST) in await unused(51)
+    await registry.images.use("firm", DIGEST, 60)
+    assert ("firm", DIGEST) not in await unused(60)
+    assert await registry.images.remove("firm", DIGEST) is False
+    assert await registry.images.remove("lab", DIGEST) is True
+    assert await registry.images.digests() == frozenset()
+
+
+async def test_a_secret_is_one_of_its_name_and_organisation(registry):
+    secret = SealedSecret(organisation="firm", name="KEY", sealed=b"\0\1", set_ns=1, set_by="ann")
+    await registry.secrets.put(secret)
+    await registry.secrets.put(replace(secret, organisation="lab"))
+    newer = replace(secret, sealed=b"\2", set_ns=2, set_by="bob")
+    await registry.secrets.put(newer)
+    await registry.secrets.put(replace(secret, name="A_KEY"))
+    assert await registry.secrets.of_organisation("firm") == [replace(secret, name="A_KEY"), newer]
+    assert await registry.secrets.named("firm", ["KEY"]) == [newer]
+    assert await registry.secrets.count("firm", but="KEY") == 1
+    with pytest.raises(Unknown, match="lab has no secret A_KEY"):
+        await registry.secrets.named("lab", ["KEY", "A_KEY"])
+    await registry.secrets.remove("firm", "KEY")
+    with pytest.raises(Unknown, match="firm has no secret 'KEY'"):
+        await registry.secrets.remove("firm", "KEY")
+    assert len(await registry.secrets.of_organisation("lab")) == 1
+
+
+async def test_what_was_deployed_before_is_found_again(registry):
+    first = await registry.deployments.add(WATCH)
+    again = await registry.deployments.add(WATCH)
+    other = replace(WATCH, manifest={"prototype": "watch", "command": "other"})
+    second = await registry.deployments.add(other)
+    elsewhere = await registry.deployments.add(replace(WATCH, prototype="other"))
+    get = registry.deployments.get
+    assert (await registry.deployments.newest(await get(first))).id == second
+    assert (await registry.deployments.before(await get(second))).id == again
+    assert await registry.deployments.before(await get(again)) is None
+    assert await registry.deployments.before(await get(elsewhere)) is None
+    tried = await registry.deployments.tried(
+        WATCH.organisation, WATCH.image.digest, WATCH.stage, limit=3
+    )
+    assert [each.id for each in tried] == [elsewhere, second, again]
 
 
 async def test_a_deployment_comes_back_as_it_was_written(registry):

@@ -83,3 +83,17 @@ async def test_the_number_of_a_deleted_run_stands_for_no_other(registry):
     with pytest.raises(Unknown):
         await registry.runs.record(number)
     assert await registry.runs.add(RUN, CONTENT) > number
+
+
+async def test_a_run_is_found_by_the_image_that_it_tried(registry):
+    digest = f"sha256:{'d' * 64}"
+    tried = replace(CONTENT, digests=frozenset({digest, f"sha256:{'e' * 64}"}))
+    first = await registry.runs.add(replace(RUN, passed=True), tried)
+    failed = replace(RUN, passed=False, sha256="f" * 64)
+    await registry.runs.add(failed, tried)
+    await registry.runs.add(replace(RUN, passed=True), tried)
+    assert (await registry.runs.newest_passed(RUN.organisation, digest)).id == first
+    assert await registry.runs.newest_passed("nobody", digest) is None
+    assert await registry.runs.newest_passed(RUN.organisation, f"sha256:{'0' * 64}") is None
+    await registry.runs.delete(await registry.runs.get(first))
+    assert await registry.runs.newest_passed(RUN.organisation, digest) is None

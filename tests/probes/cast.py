@@ -202,6 +202,8 @@ async def made(folder: Path, now_ns: int) -> Cast:
         recording = await _taken(folder, making)
         deployments, runner_code = await _deploy(making.registry, now_ns)
     await _record(folder, listing)
+    (folder / "images").mkdir(mode=0o700)
+    (folder / "images" / f"{DIGEST.replace(':', '-')}.tar").write_bytes(b"-")
     known = {Entry(LIVE, each) for each in STREAMS}
     known |= {Entry(RUN, each) for each in (SCORE, clock_stream("company"))}
     rights = Rights(

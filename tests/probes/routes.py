@@ -23,6 +23,7 @@ from testbed_api.http import routes as rooms
 from testbed_api.http.app import openapi_document
 from testbed_api.http.auth import ACTION, OPEN
 from tests.probes.cast import (
+    DIGEST,
     IMAGE,
     MILL,
     NARROWED,
@@ -420,6 +421,20 @@ def _material(route: Route, cast: Cast) -> Iterator[Question]:
     existing, missing = _numbered(route, (None,), cast.deployments[SPARE])
     own = replace(existing, whose="factory-site")
     yield from (own, replace(missing, twin=own))
+<<<<<<< HEAD
+||||||| merged common ancestors
+>>>>>>>>> Temporary merge branch 2
+=======
+
+
+def _archives(route: Route, _cast: Cast) -> Iterator[Question]:
+    """The archive of an image that each site has a deployment of, and of one that none has."""
+    existing = Question(route, filled(route, RIG, digest=DIGEST), (None,))
+    yield existing
+    renamed = (IMAGE, DIGEST)
+    path = filled(route, RIG, digest=IMAGE)
+    yield Question(route, path, (None,), exists=False, twin=existing, renamed=renamed)
+>>>>>>> store
 
 
 def _bodies(route: Route, _cast: Cast) -> Iterator[Question]:
@@ -515,16 +530,22 @@ ABOUT: Mapping[str, About] = {
     "POST /sign-in": _signing_in,
     "POST /enrolments": _enrolling,
     "POST /organisations/{organisation}/deployments": _deploying,
+    "POST /organisations/{organisation}/deployments/gates": _deploying,
     "GET /deployments": _runs_of,
     "GET /deployments/{number}": _deployments,
     "GET /deployments/{number}/events": _deployments,
     "GET /deployments/{number}/logs": _deployments,
     "GET /deployments/{number}/metrics": _deployments,
+    "GET /deployments/{number}/why": _deployments,
+    "GET /deployments/{number}/follow": _deployments,
     "POST /deployments/{number}/stop": _deployments,
+    "POST /deployments/{number}/promote": _deployments,
+    "POST /deployments/{number}/rollback": _deployments,
     "POST /runners": _own,
     "POST /runners/enrol": _enrolling_runner,
     "DELETE /runners/{runner}": _sites,
     "POST /runner/deployments/{number}/material": _material,
+    "GET /runner/images/{digest}": _archives,
 }
 """Where the path does not say it."""
 ASKS_ELSEWHERE = frozenset({"POST /organisations/{organisation}/images/registry"})
@@ -551,6 +572,7 @@ def filled(route: Route, stream: StreamAddress, /, **more: object) -> str:
         "principal": f"{SPARE}-{stream.organisation}-machine",
         "digest": IMAGE,
         "name": SECRET,
+        "runner": f"{SPARE}-{stream.organisation}-site",
     } | more
     return route.path.format(**values)
 

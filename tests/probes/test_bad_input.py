@@ -70,6 +70,8 @@ def _paths(route: Route) -> Iterator[tuple[str, str]]:
     good = routes.filled(route, RIG)
     for name in route.parameters:
         for wrong in NOT_IDS:
+            if name == "name" and wrong.isidentifier():  # a secret is named as a variable
+                continue
             whole = quote(wrong, safe="%").replace(".", "%2E")  # a client would walk up itself
             placed = routes.filled(route, RIG, **{name: whole})
             if placed != good:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from broker.errors import Invalid
+from broker.prototypes import bundle
 from testbed.scenario import run_document, run_inputs
 from testbed.scenario.plan import RunPlan
 from testbed_scenarios.model import Scenario
@@ -94,3 +95,39 @@ def test_an_output_is_recorded_if_all_that_its_prototype_reads_is(tmp_path):
 
 def test_the_hash_of_all_packages_is_the_same_each_time():
     assert run_inputs.packages_sha256() == run_inputs.packages_sha256()
+
+
+MANIFEST = "prototype: watch\nimage: {build: .}\ncommand: python watch.py\ninputs: {rig: a/b/c}\n"
+
+
+def test_a_project_has_the_digest_under_which_it_is_deployed(tmp_path):
+    (tmp_path / "watch.py").write_text("c")
+    (tmp_path / "prototype.yaml").write_text(MANIFEST)
+    equipment = {"rig": {"model": "pump-rig"}}
+    read = run_inputs.read(plan(tmp_path, equipment, watch=INPUTS | {"python": "watch.py"}))
+    program, project = read.code
+    assert (program.kind, program.path) == ("file", "watch.py")
+    assert (project.kind, project.owner, project.path) == ("project", "watch", "prototype.yaml")
+    assert f"sha256:{project.sha256}" == bundle.pack(tmp_path).digest
+    (tmp_path / "watch.py").write_text("d")
+    assert bundle.pack(tmp_path).digest != f"sha256:{project.sha256}"
+
+
+@pytest.mark.parametrize(
+    "manifest", ["prototype: other\n", "prototype: [", MANIFEST + "x: 1\n", "\0"]
+)
+def test_what_could_not_be_deployed_is_no_project(tmp_path, manifest):
+    (tmp_path / "watch.py").write_text("c")
+    (tmp_path / "prototype.yaml").write_text(manifest)
+    equipment = {"rig": {"model": "pump-rig"}}
+    read = run_inputs.read(plan(tmp_path, equipment, watch=INPUTS | {"python": "watch.py"}))
+    assert [each.kind for each in read.code] == ["file"]
+
+
+def test_a_folder_that_cannot_be_packed_is_no_project(tmp_path):
+    (tmp_path / "watch.py").write_text("c")
+    (tmp_path / "prototype.yaml").write_text(MANIFEST)
+    (tmp_path / "data").symlink_to(tmp_path / "elsewhere")
+    equipment = {"rig": {"model": "pump-rig"}}
+    read = run_inputs.read(plan(tmp_path, equipment, watch=INPUTS | {"python": "watch.py"}))
+    assert [each.kind for each in read.code] == ["file"]
