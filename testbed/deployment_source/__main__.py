@@ -111,4 +111,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    terminal_run.run(main())
+    terminal_run.run(main(), serves=True)

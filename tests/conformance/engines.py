@@ -53,6 +53,11 @@ class EngineBed:
     has_limits: bool = True
 
 
+def no_fixture(name: str) -> Any:
+    """Give no fixture: plain processes need none."""
+    raise LookupError(name)
+
+
 @asynccontextmanager
 async def process_bed(folder: Path, upstream: Upstream, _: Fixture) -> AsyncIterator[EngineBed]:
     """Plain processes."""

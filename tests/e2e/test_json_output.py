@@ -70,6 +70,18 @@ RIG = "factory/pump-rig/rig"
 PASSWORD = "correct horse battery staple"
 PROTOTYPE = ("init", "test", "check", "request")
 RECORDING = ("import", "replay")
+DEPLOYING = (
+    *("deploy", "deployments", "image list", "image delete", "image prune", "secret set"),
+    *(
+        "secret list",
+        "secret delete",
+        "prototype push",
+        "deployment show",
+        "deployment logs",
+        "deployment why",
+    ),
+    *("deployment metrics", "deployment stop", "deployment promote", "deployment rollback"),
+)
 ELSEWHERE = {
     **dict.fromkeys(("up", "api", "simulate csv", "simulate fmu", "tap"), "a line an event"),
     **dict.fromkeys([f"simulate {name}" for name in simulate.MODELS], "a line an event"),
@@ -77,6 +89,8 @@ ELSEWHERE = {
     "demo": "tests/e2e/test_demo.py",
     "try": "tests/e2e/test_try.py",
     "score": "tests/e2e/test_demo.py",
+    **dict.fromkeys(DEPLOYING, "tests/e2e/test_deployments.py"),
+    **dict.fromkeys(("runner code", "runner list"), "tests/e2e/test_own_site.py"),
     "scenario serve": "tests/integration/test_boptest.py",
     **dict.fromkeys([f"prototype {name}" for name in PROTOTYPE], "tests/e2e/test_prototypes.py"),
     **dict.fromkeys(("run", "scenario init"), "tests/e2e/test_scenarios.py"),

@@ -403,7 +403,7 @@ async def test_a_recording_of_a_partner_is_played_as_long_as_its_grant_lasts(
     assert f"its recording of {RIG}" in item["reason"]
     assert (await bed.ask(its, "GET", f"{path}/bundle")).status_code == 404
     again = await deploying.deploy("recorded", source=source)
-    assert_problem(again, 403, "forbidden", str(RIG))
+    assert_problem(again, 409, "refused", str(RIG))
     (span,) = await EndedReplays(registry=bed.registry, clock=bed.clock).spans()
     assert (span.span.space, span.span.stream) == (
         deployed["space"],

@@ -80,7 +80,7 @@ async def running(folder: Path, newest_ns: int | None = None) -> AsyncIterator[B
         connected(broker, "prototype", clock) as bus,
         connected(broker, "recorder", WallClock()) as recorder,
         recorder.subscribe(
-            ["tb1/live/data/#", "tb1/live/late/#"], capacity=100, overflow="block"
+            ["tb1/live/data/+/+/+", "tb1/live/late/+/+/+"], capacity=100, overflow="block"
         ) as inbox,
         asyncio.TaskGroup() as tasks,
     ):

@@ -20,7 +20,7 @@ SLEEP = "import time; print('it runs', flush=True); time.sleep(600)"
 @pytest.fixture
 async def bed(tmp_path):
     upstream = Upstream(api=engines.nowhere(), broker=engines.nowhere())
-    async with engines.process_bed(tmp_path, upstream, None) as opened:
+    async with engines.process_bed(tmp_path, upstream, engines.no_fixture) as opened:
         yield opened
 
 
@@ -83,7 +83,7 @@ async def test_listeners_are_where_they_were_after_the_runner_started_again(bed)
 async def test_a_site_may_be_named_by_a_relative_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     upstream = Upstream(api=engines.nowhere(), broker=engines.nowhere())
-    async with engines.process_bed(Path("somewhere"), upstream, None) as bed:
+    async with engines.process_bed(Path("somewhere"), upstream, engines.no_fixture) as bed:
         await start(bed)
         assert (await bed.engine.containers())[0].state is ContainerState.RUNNING
 

@@ -45,7 +45,7 @@ async def bed(request, tmp_path):
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         api = engines.Address(*server.sockets[0].getsockname()[:2])
         upstream = Upstream(api=api, broker=engines.nowhere())
-        async with engines.swarm_bed(tmp_path, upstream, request) as opened:
+        async with engines.swarm_bed(tmp_path, upstream, request.getfixturevalue) as opened:
             yield opened
 
 

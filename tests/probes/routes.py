@@ -421,10 +421,6 @@ def _material(route: Route, cast: Cast) -> Iterator[Question]:
     existing, missing = _numbered(route, (None,), cast.deployments[SPARE])
     own = replace(existing, whose="factory-site")
     yield from (own, replace(missing, twin=own))
-<<<<<<< HEAD
-||||||| merged common ancestors
->>>>>>>>> Temporary merge branch 2
-=======
 
 
 def _archives(route: Route, _cast: Cast) -> Iterator[Question]:
@@ -434,7 +430,6 @@ def _archives(route: Route, _cast: Cast) -> Iterator[Question]:
     renamed = (IMAGE, DIGEST)
     path = filled(route, RIG, digest=IMAGE)
     yield Question(route, path, (None,), exists=False, twin=existing, renamed=renamed)
->>>>>>> store
 
 
 def _bodies(route: Route, _cast: Cast) -> Iterator[Question]:
