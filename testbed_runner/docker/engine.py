@@ -220,6 +220,7 @@ class DockerEngine:
         await self._doors.close_all()
         await self._streams.close()
         self._watch.close()
+        self._secrets.close()
         self._images.close()
         self._client.close()
 

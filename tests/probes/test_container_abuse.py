@@ -176,7 +176,7 @@ def test_the_tries_achieve_it_where_nothing_holds_them(dockerd, targets, tmp_pat
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     printed = dockerd.command(
-        *("run", "--rm", "--network=host", "--pid=host", "--ipc=host"),
+        *("run", "--rm", "--network=host", "--pid=host"),
         *(f"--cap-add={name}" for name in powers),
         "--security-opt=seccomp=unconfined",
         f"--volume={secrets}:/run/testbed",
