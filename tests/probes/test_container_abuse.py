@@ -41,7 +41,6 @@ WORK_WITHOUT = {
     "execute from its disk",
     "files of the machine",
     "listeners of the machine",
-    "log of the kernel",
     "make a device node",
     "make its root writable",
     "mount",
