@@ -138,7 +138,7 @@ def _host_config(order: ContainerOrder) -> dict[str, Any]:
         "RestartPolicy": {"Name": "no"},
         "LogConfig": {
             "Type": LOG_DRIVER,
-            "Config": {"max-size": str(resources.log), "max-file": "1", "compress": "false"},
+            "Config": {"max-size": str(resources.log // 2), "max-file": "2", "compress": "false"},
         },
     }
 

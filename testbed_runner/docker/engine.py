@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import structlog
 from docker.api import APIClient
 
 from broker.clock import NS_PER_S, Clock
 from broker.deployments.life import EndCause
 from broker.errors import BedError
-from testbed_runner.docker import states
+from testbed_runner.docker import limit_watch, states
 from testbed_runner.docker.canary import Canary
 from testbed_runner.docker.client import SOCKET, DockerClient, EngineRefused
 from testbed_runner.docker.container_config import (
@@ -51,7 +52,9 @@ from testbed_runner.port import (
 )
 from testbed_runner.secrets_folder import SecretsFolder
 
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _CONFLICT, _NOT_MODIFIED = 409, 304
+EARLY_POLL_S = 0.002
 _TINI = re.compile(rb"\[FATAL tini \(\d+\)\] (.*)")
 """What Docker's own first process prints where it cannot execute the program."""
 
@@ -121,12 +124,12 @@ class DockerEngine:
         )
         _give(order.secrets, order.user)
         try:
-            await self._client.call(
+            created = await self._client.call(
                 APIClient.create_container_from_config,
                 container_config(order),
                 self._name(spec.deployment),
             )
-            await self._client.call(APIClient.start, self._name(spec.deployment))
+            await self._started(spec.deployment, created["Id"])
         except EngineRefused as exc:
             raise _not_started(spec.command, exc.message) from exc
         await self._serve(spec.deployment)
@@ -217,6 +220,7 @@ class DockerEngine:
         await self._doors.close_all()
         await self._streams.close()
         self._watch.close()
+        self._secrets.close()
         self._images.close()
         self._client.close()
 
@@ -244,14 +248,41 @@ class DockerEngine:
             return None
         return inspected
 
+    async def _started(self, deployment: int, identity: str) -> None:
+        """Start a container, and listen in its network as soon as that is there.
+
+        The engine makes the network some time before it executes the program, whose first act may
+        be to connect.
+        """
+        over = asyncio.Event()
+        listening = self._tasks.create_task(
+            self._listen_early(deployment, identity, over), name=f"listeners of {deployment}"
+        )
+        try:
+            await self._client.call(APIClient.start, identity)
+        finally:
+            over.set()  # it is not cancelled: it may be in the middle of binding
+            await asyncio.wait([listening])
+
+    async def _listen_early(self, deployment: int, identity: str, over: asyncio.Event) -> None:
+        """Try to listen in the network of a container that is being started, until one can."""
+        while not (over.is_set() or self._doors.is_open(deployment)):
+            for pid in limit_watch.processes(identity)[-1:]:
+                with suppress(BedError):  # its network is not made yet, or not up
+                    await self._doors.open_inside(deployment, pid, container=identity)
+            await self._clock.sleep(EARLY_POLL_S)
+
     async def _serve(self, deployment: int) -> None:
         """Listen in a container's network, watch its limits, hold back its output."""
         inspected = await self._inspected(deployment)
         if inspected is None or not (pid := inspected["State"]["Pid"]):
             return  # it has ended already
         identity = inspected["Id"]
-        with suppress(BedError):  # it ends just now: the next look at it says how
-            await self._doors.open_inside(deployment, pid, container=identity)
+        try:
+            if not self._doors.is_open(deployment):
+                await self._doors.open_inside(deployment, pid, container=identity)
+        except BedError as exc:  # most often it ends just now, and the next look at it says how
+            log.warning("listeners were not opened", deployment=deployment, reason=str(exc))
         self._watch.begin(deployment, pid, identity)
         await self._let_go(deployment)
         self._held_back[deployment] = self._tasks.create_task(

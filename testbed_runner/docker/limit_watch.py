@@ -16,14 +16,22 @@ from pathlib import Path
 from broker.errors import Unavailable
 from testbed_runner.docker.container_config import SHARED_MEMORY, TMP
 
-EVENTS, MEMORY_EVENTS = "pids.events", "memory.events"
+EVENTS, MEMORY_EVENTS, MEMORY_CONTROL = "pids.events", "memory.events", "memory.oom_control"
+PROCESSES = "cgroup.procs"
+GROUPS = (
+    "pids/docker/{}",
+    "pids/system.slice/docker-{}.scope",
+    "docker/{}",
+    "system.slice/docker-{}.scope",
+)
+"""Control groups that Docker makes for a container: by version, and by who manages them."""
 _UNIFIED = ""
 _IN_MODIFY = 0x2
 _IN_NONBLOCK, _IN_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 _EVENT = struct.Struct("iIII")
 READ_BYTES = 64 * 1024
 CGROUPS = Path("/sys/fs/cgroup")
-COUNTS = {EVENTS: "max", MEMORY_EVENTS: "oom_kill"}
+COUNTS = {EVENTS: "max", MEMORY_EVENTS: "oom_kill", MEMORY_CONTROL: "oom_kill"}
 """File -> the count in it that says that the limit was reached."""
 
 
@@ -82,6 +90,8 @@ class LimitWatch:
         watched = self._watched.get(deployment)
         if watched is None:
             return LimitsHit()
+        for file in watched.files.values():
+            self._look(watched, file)  # not every kernel tells of each change
         if any(map(_is_full, watched.disks)):
             watched.hits.disk = True
         return watched.hits
@@ -136,18 +146,29 @@ class LimitWatch:
     def _changed(self, watch: int) -> None:
         for watched in self._watched.values():
             if (file := watched.files.get(watch)) is not None:
-                self._look(watched, file)
+                self._look(watched, file, has_changed=True)
 
-    def _look(self, watched: _Watched, file: Path) -> None:
-        """Read a count; if its container is gone by now, the change itself says enough."""
+    def _look(self, watched: _Watched, file: Path, *, has_changed: bool = False) -> None:
+        """Read a count; if its container is gone by now, a change that was told says enough."""
         try:
             count = count_in(file.read_text(), COUNTS[file.name])
         except OSError:
-            count = 1 if file.name == EVENTS else 0  # that of memory changes for other reasons too
+            count = int(has_changed and file.name == EVENTS)  # others change for more reasons
         if file.name == EVENTS:
             watched.hits.pids |= count > 0
         else:
             watched.hits.memory |= count > 0
+
+
+def processes(container: str, root: Path = CGROUPS) -> list[int]:
+    """The processes of a container, also while it is being started; none before that.
+
+    container: its whole id.  root: where control groups are mounted.
+    """
+    for form in GROUPS:
+        with suppress(OSError):
+            return list(map(int, (root / form.format(container) / PROCESSES).read_text().split()))
+    return []
 
 
 def count_files(groups: str, root: Path = CGROUPS) -> list[Path]:
@@ -161,7 +182,10 @@ def count_files(groups: str, root: Path = CGROUPS) -> list[Path]:
         _, controllers, path = line.split(":", 2)
         paths.update(dict.fromkeys(controllers.split(","), path))
     if "pids" in paths:
-        candidates = [root / "pids" / paths["pids"].strip("/") / EVENTS]
+        candidates = [
+            root / "pids" / paths["pids"].strip("/") / EVENTS,
+            root / "memory" / paths.get("memory", "").strip("/") / MEMORY_CONTROL,
+        ]
     else:
         unified = root / paths.get(_UNIFIED, "").strip("/")
         candidates = [unified / EVENTS, unified / MEMORY_EVENTS]

@@ -54,6 +54,11 @@ def plain_python() -> BaseImage:
     return BaseImage(layer, python_image.config(_libraries(folder)))
 
 
+def plain_python_program() -> LayerFile:
+    """This machine's Python, marked to run as its owner: root."""
+    return LayerFile(Path(sys.executable).resolve(), 0o4755)
+
+
 def python_base() -> BaseImage:
     """Python with all that the SDK needs, but without the SDK itself: that is `sdk`."""
     version = _key(
