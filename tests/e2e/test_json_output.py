@@ -90,7 +90,6 @@ ELSEWHERE = {
     "try": "tests/e2e/test_try.py",
     "score": "tests/e2e/test_demo.py",
     **dict.fromkeys(DEPLOYING, "tests/e2e/test_deployments.py"),
-    **dict.fromkeys(("runner code", "runner list"), "tests/e2e/test_own_site.py"),
     "scenario serve": "tests/integration/test_boptest.py",
     **dict.fromkeys([f"prototype {name}" for name in PROTOTYPE], "tests/e2e/test_prototypes.py"),
     **dict.fromkeys(("run", "scenario init"), "tests/e2e/test_scenarios.py"),

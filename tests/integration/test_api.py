@@ -46,6 +46,8 @@ async def test_only_health_and_the_documentation_are_open(bed):
             number=1,
             person="p",
             runner="r",
+            digest=f"sha256:{64 * 'a'}",
+            name="n",
         )
         for method in methods:
             answer = await bed.ask({}, method.upper(), url)

@@ -388,7 +388,7 @@ async def test_a_recording_of_a_partner_is_played_as_long_as_its_grant_lasts(
             await WallClock().sleep(0.05)
     source = {"kind": "recorded", "recording": number, "streams": {"rig": str(RIG)}}
     missing = await deploying.deploy("recorded", source=source | {"recording": 99})
-    assert_problem(missing, 404, "unknown", "no recording 99")
+    assert_problem(missing, 409, "refused", "no recording 99")
     deployed = await deploying.deployed("recorded", source=source)
     material = (await site.material(deployed["id"])).json()
     its = {"Authorization": f"Bearer {material['source_credential']}"}
