@@ -40,7 +40,10 @@ def descendants(pid: int) -> Iterator[int]:
         return
     left = [pid]
     while left:
-        for file in Path(f"/proc/{left.pop()}/task").glob("*/children"):
+        files: list[Path] = []
+        with suppress(OSError):  # it may end while its folder is listed
+            files = list(Path(f"/proc/{left.pop()}/task").glob("*/children"))
+        for file in files:
             with suppress(OSError):
                 numbers = [int(word) for word in file.read_text().split()]
                 left += numbers
