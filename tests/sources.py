@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
     *("broker", "gateway", "simulators"),
-    *("testbed", "testbed_api", "testbed_scenarios", "testbed_sdk"),
+    *("testbed", "testbed_api", "testbed_runner", "testbed_scenarios", "testbed_sdk"),
 )
 FOLDERS = (*PACKAGES, ".ci", "benchmarks", "docs", "examples", "tests")
 
