@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from broker import clock
 from broker.clock import DAY_NS, DAY_S, HOUR_S, NS_PER_S
@@ -123,3 +124,14 @@ def _of_datetime(time: datetime) -> int:
         raise Invalid(f"{time} has no time zone", hint="add tzinfo=UTC, or the zone it is meant in")
     since = time - _EPOCH
     return (since.days * DAY_S + since.seconds) * NS_PER_S + since.microseconds * 1_000
+
+
+def checked_zone(text: str) -> str:
+    """Return `text` if it names a time zone; raises Invalid."""
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
+        raise Invalid(
+            f"{text[:80]!r} is no time zone", hint="such as Europe/Stockholm or UTC"
+        ) from exc
+    return text

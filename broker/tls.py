@@ -85,15 +85,7 @@ def client_context(ca: Path | None, *, setting: str = "TESTBED_CA") -> ssl.SSLCo
 
 def show_certificate(context: ssl.SSLContext, certificate: Certificate) -> None:
     """Have a client show this certificate; raises Invalid if the files are not usable for it."""
-    try:
-        context.load_cert_chain(certificate.chain, certificate.key, password=_no_password)
-    except (OSError, _Locked) as exc:
-        why = "the key has a password" if isinstance(exc, _Locked) else _why(exc, "they do not fit")
-        raise Invalid(
-            f"the certificate {certificate.chain} with the key {certificate.key} cannot be used:"
-            f" {why}",
-            hint="name PEM files that belong together and that this user may read",
-        ) from exc
+    _load(context, certificate, setting="name PEM files that belong together")
 
 
 def server_context(certificate: Certificate) -> ssl.SSLContext:
@@ -104,7 +96,14 @@ def server_context(certificate: Certificate) -> ssl.SSLContext:
     return context
 
 
-def _load(context: ssl.SSLContext, certificate: Certificate) -> None:
+_SERVER_FILES = (
+    "set TESTBED_TLS_CERT_FILE and TESTBED_TLS_KEY_FILE to PEM files that belong together"
+)
+
+
+def _load(
+    context: ssl.SSLContext, certificate: Certificate, *, setting: str = _SERVER_FILES
+) -> None:
     try:
         context.load_cert_chain(certificate.chain, certificate.key, password=_no_password)
     except (OSError, _Locked) as exc:
@@ -112,8 +111,7 @@ def _load(context: ssl.SSLContext, certificate: Certificate) -> None:
         raise Invalid(
             f"the certificate {certificate.chain} with the key {certificate.key} cannot be used:"
             f" {why}",
-            hint="set TESTBED_TLS_CERT_FILE and TESTBED_TLS_KEY_FILE to PEM files that belong"
-            " together and that this user may read",
+            hint=f"{setting} and that this user may read",
         ) from exc
 
 

@@ -1,4 +1,4 @@
-"""What a program in a container may try against its machine, as small programs.  Pure.
+"""Tries of a program in a container against its machine, as small programs.  Pure.
 
 The canary of a site tries them before the site takes work, and a test tries them beside others'
 containers.  docs/security.md has the table.

@@ -27,7 +27,7 @@ _BEFORE_START = frozenset(
 
 
 class RunnerAction(StrEnum):
-    """What a runner does for a deployment next."""
+    """The next act of a runner for a deployment."""
 
     FETCH = "fetch"
     START = "start"
@@ -55,7 +55,7 @@ class WantedDeployment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentHistory:
-    """What was with a deployment here until now; all instants are ns of one steady time.
+    """The past of a deployment at this site; all instants are ns of one steady time.
 
     since_ns: of its state.  phase: its last state before STOPPING.  restarts: all starts but the
     first.  failures: of these, the last ones in a row that did not run for STABLE_NS.  delays:
@@ -78,7 +78,7 @@ class DeploymentHistory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSight:
-    """What is seen of a deployment at its site.
+    """The present of a deployment, as its site shows it.
 
     container: None if there is none.  is_let_in: whether broker or API have let its program in.
     silent_ns: since its last publication, None if it has published nothing since the runner

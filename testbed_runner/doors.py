@@ -127,7 +127,7 @@ class Doors:
         return deployment in self._relays
 
     def traffic(self, deployment: int) -> Traffic:
-        """What went through a deployment's listeners since they were opened; nothing if closed."""
+        """The traffic of a deployment's listeners since they were opened; nothing if closed."""
         relay = self._relays.get(deployment)
         return Traffic() if relay is None else traffic_of(relay.counter)
 

@@ -28,7 +28,7 @@ INERT = frozenset({"noexec", "nosuid", "nodev"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerEvidence:
-    """What is seen of a running container.
+    """Facts about a running container.
 
     inspected: what the engine says of it, as `docker inspect` shows it.  status: /proc/PID/status
     of its program, key -> text.  shared: the kinds of namespaces that it shares with the runner.
@@ -43,7 +43,7 @@ class ContainerEvidence:
 
     @property
     def host_config(self) -> Mapping[str, Any]:
-        """What the engine says of its ties to the host."""
+        """Its ties to the host, as the engine describes them."""
         config: Mapping[str, Any] = self.inspected["HostConfig"]
         return config
 

@@ -1,4 +1,4 @@
-"""What a runner remembers of its deployments: their histories, and what is to be reported of them.
+"""Memory of a runner: histories of its deployments, and the news that it is to report.
 
 It outlives the runner: events are on disk before anything follows from them.
 """

@@ -47,7 +47,7 @@ class RunnerOrder:
 
     @property
     def wanted(self) -> WantedDeployment:
-        """What is wanted, as it is decided on."""
+        """The wish of the testbed, as the decision takes it."""
         return WantedDeployment(
             wanted=self.item.wanted,
             manifest=self.manifest,

@@ -37,7 +37,7 @@ class CannotStart(BedError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteState:
-    """What a product says of itself.
+    """A product's description of itself.
 
     takes_work, reason: False with a sentence where it is too old, full, or lacks a protection.
     cpu, memory_bytes: what it can give, in cores and bytes.
@@ -92,7 +92,7 @@ CREDENTIAL_FILE = "credential"
 
 
 class ContainerState(StrEnum):
-    """What a container does, as its product says."""
+    """The state of a container, as its product says."""
 
     CREATED = "created"
     """Made, or on its way to run."""
@@ -126,7 +126,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a container uses: processor seconds since its start, bytes of memory, processes."""
+    """The use of a container: processor seconds since its start, bytes of memory, processes."""
 
     cpu_s: float
     memory_bytes: int
@@ -143,7 +143,7 @@ class LogPiece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """What went through the two listeners of a container, counted since it started.
+    """The traffic through the two listeners of a container, counted since it started.
 
     is_let_in: whether broker or API have accepted it.  last_out_ns: when it published last, by the
     monotonic clock of the machine; None for never.  lag_s: age of the newest batch that it was
@@ -204,10 +204,10 @@ class Engine(Protocol):
         """Follow what a container prints from an instant on, until it has ended."""
 
     async def usage(self, deployment: int) -> Usage | None:
-        """What a container uses, None if it does not run."""
+        """The use of a container, None if it does not run."""
 
     def traffic(self, deployment: int) -> Traffic:
-        """What went through the listeners of a container."""
+        """The traffic through the listeners of a container."""
 
     async def prune(self, keep: frozenset[str]) -> int:
         """Remove the images of this site whose digests are not to be kept; returns freed bytes."""

@@ -222,7 +222,7 @@ class DeploymentReconciler:
         return look
 
     def _record(self, number: int) -> DeploymentRecord:
-        """What is remembered of a deployment; of one that is new here, what the testbed knows."""
+        """The memory of a deployment; of one that is new here, that of the testbed."""
         if (record := self.journal.records.get(number)) is not None:
             return record
         order = (self.orders or {}).get(number)

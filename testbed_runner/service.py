@@ -71,18 +71,24 @@ async def run(
                 clock=clock,
                 tasks=tasks,
             )
-            engine = await products.opened(settings.runner_product, product)
-            parts = SiteParts(
-                site=identity.name,
-                engine=engine,
-                api=api,
-                addresses=identity.addresses,
-                secrets=SecretsFolder(folder, "runner"),
-                clock=clock,
-                tasks=tasks,
-                woken=asyncio.Event(),
-            )
+            parts = await _parts(settings, identity, product, api)
             await _serve(settings, parts, ends_programs=ends_programs)
+
+
+async def _parts(
+    settings: RunnerSettings, identity: RunnerIdentity, product: ProductParts, api: RunnerApi
+) -> SiteParts:
+    """The parts that run a site, with the product opened."""
+    return SiteParts(
+        site=identity.name,
+        engine=await products.opened(settings.runner_product, product),
+        api=api,
+        addresses=identity.addresses,
+        secrets=SecretsFolder(product.folder, "runner"),
+        clock=product.clock,
+        tasks=product.tasks,
+        woken=asyncio.Event(),
+    )
 
 
 async def _serve(settings: RunnerSettings, parts: SiteParts, *, ends_programs: bool) -> None:

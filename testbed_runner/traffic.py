@@ -32,7 +32,7 @@ _STATUS = len(b"HTTP/1.1 200")
 
 
 class TrafficCounter:
-    """What went through the listeners of one container, over all its connections."""
+    """The traffic of one container, over all its connections."""
 
     def __init__(self, clock: Clock) -> None:
         """All is nothing until a connection says otherwise."""

@@ -28,6 +28,7 @@ from broker.streams import (
     Trigger,
     checked_signal,
 )
+from broker.time_expressions import checked_zone
 from broker.units import checked_unit
 from gateway.mapping import broker_address, mqtt_source, node_names
 from gateway.mapping.conversions import Conversion
@@ -119,7 +120,7 @@ class _Signal(_Strict):
     value: _Pointer | None = None
     time: _Pointer | None = None
     time_format: Annotated[str, validated_by(mqtt_source.checked_time_form)] = TimeForm.ISO8601
-    zone: Annotated[str, validated_by(mqtt_source.checked_zone)] = "UTC"
+    zone: Annotated[str, validated_by(checked_zone)] = "UTC"
     encoding: Annotated[str, validated_by(mqtt_source.checked_encoding)] | None = None
     convert: _Conversions = frozenset()
     dtype: Dtype = Dtype.FLOAT64

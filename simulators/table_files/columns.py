@@ -10,22 +10,15 @@ from broker.errors import Invalid
 from broker.streams import Dtype, Signal
 from simulators.table_files import values
 from simulators.table_files.form import DecimalSign, TableForm
-from simulators.table_files.text import Cells, TableText
+from simulators.table_files.text import TableText
 from simulators.table_files.values import TimeReader
 
 LOOKED_AT = 1_000
 """Rows from which the form of a column is guessed."""
-TIME_NAMES: tuple[str, ...] = (
-    "datetime",
-    "timestamp",
-    "timestring",
-    "time",
-    "date_time",
-    "date time",
-    "ts",
-    "zeit",
+TIME_NAMES = (
+    *("datetime", "timestamp", "timestring", "time", "date_time", "date time", "ts", "zeit"),
+    *("zeitstempel", "tid", "tidpunkt", "utc", "date", "datum", "_time", "recorded_at"),
 )
-TIME_NAMES += ("zeitstempel", "tid", "tidpunkt", "utc", "date", "datum", "_time", "recorded_at")
 DATE_NAMES, CLOCK_NAMES = ("date", "datum"), ("time", "zeit", "tid", "uhrzeit")
 NAME_NAMES = ("varname", "tagname", "tag", "variable", "signal", "sensor", "measurement", "name")
 VALUE_NAMES = ("varvalue", "value", "wert", "val", "_value", "reading")
@@ -39,8 +32,6 @@ _UNIT_WORDS = {
     "°f": "[degF]",
     "rpm": "/min",
     "1/min": "/min",
-}
-_UNIT_WORDS |= {
     "l/min": "L/min",
     "m³/h": "m3/h",
     "m3/h": "m3/h",
@@ -256,8 +247,3 @@ def _unit(text: str) -> str:
         return units.checked_unit(code) if code else "1"
     except Invalid:
         return "1"
-
-
-def rows_of(table: TableText) -> Iterable[Cells]:
-    """The rows of a table, without those that hold nothing."""
-    return (row for row in table.rows if any(row[1]))

@@ -6,12 +6,13 @@ Every field that is left out is guessed from the file.
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from broker import yaml_document
 from broker.errors import Invalid
+from broker.pydantic_checks import validated_by
+from broker.time_expressions import checked_zone
 
 MOST_COLUMNS = 1_000
 MOST_NAME = 200
@@ -23,15 +24,6 @@ class DecimalSign(StrEnum):
 
     POINT = "."
     COMMA = ","
-
-
-def checked_zone(text: str) -> str:
-    """Return `text` if it names a time zone; raises ValueError."""
-    try:
-        ZoneInfo(text)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
-        raise ValueError("it is no time zone; write one such as Europe/Stockholm or UTC") from exc
-    return text
 
 
 ColumnName = Annotated[str, Field(min_length=1, max_length=MOST_NAME)]
@@ -61,7 +53,7 @@ class TableForm(BaseModel):
         description="form of the time: s, ms, us or ns since 1970, `seconds` since the start, or a"
         " pattern as of strptime, such as %d.%m.%Y %H:%M:%S",
     )
-    zone: Annotated[str, AfterValidator(checked_zone)] = Field(
+    zone: Annotated[str, validated_by(checked_zone)] = Field(
         default="UTC", max_length=60, description="zone of times that name none"
     )
     name: ColumnName | None = Field(

@@ -88,10 +88,8 @@ def decimal_of(cells: Sequence[str], delimiter: str) -> DecimalSign:
 
 def time_reader(form: str, zone: str) -> TimeReader:
     """A reader of times in a form that was named; raises Invalid for a pattern that is none."""
-    if form in EPOCH_UNITS:
-        return _epoch_reader(EPOCH_UNITS[form])
-    if form == START:
-        return _epoch_reader(10**9)
+    if (factor := EPOCH_UNITS.get("s" if form == START else form)) is not None:
+        return _epoch_reader(factor)
     if "%" not in form:
         raise Invalid(
             f"time_format {form!r} is none",

@@ -35,6 +35,28 @@ Folder = Annotated[
     Path | None,
     typer.Option(help="folder of the runner's key and state (default: testbed-runner)"),
 ]
+Product = Annotated[
+    str | None,
+    typer.Option(
+        help="what runs the programs: docker, process for plain processes, or auto for the best"
+        " one that is here (default: auto)"
+    ),
+]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="organisation whose programs run as plain processes besides its own's, * for all;"
+        " can be repeated (default: none)"
+    ),
+]
+EndPrograms = Annotated[
+    bool,
+    typer.Option(
+        "--end-programs",
+        help="end the programs with the runner (default: they go on, and the next one goes on"
+        " with them)",
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -53,28 +75,9 @@ def add_to(app: typer.Typer) -> None:
 def run(
     code: Code = None,
     folder: Folder = None,
-    product: Annotated[
-        str | None,
-        typer.Option(
-            help="what runs the programs: docker, process for plain processes, or auto for the best"
-            " one that is here (default: auto)"
-        ),
-    ] = None,
-    trust: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="organisation whose programs run as plain processes besides its own's, * for all;"
-            " can be repeated (default: none)"
-        ),
-    ] = None,
-    end_programs: Annotated[
-        bool,
-        typer.Option(
-            "--end-programs",
-            help="end the programs with the runner (default: they go on, and the next one goes on"
-            " with them)",
-        ),
-    ] = False,
+    product: Product = None,
+    trust: Trust = None,
+    end_programs: EndPrograms = False,
     api: Api = None,
     broker: Broker = None,
     ca: Ca = None,

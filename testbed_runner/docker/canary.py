@@ -80,7 +80,7 @@ class Canary:
         return frozenset() if self._image is None else frozenset({self._image.digest})
 
     async def faults(self, architecture: str) -> list[str]:
-        """What this site does not hold a container to, as names; empty if it holds all.
+        """Names of the protections to which this site holds no container; empty if it holds all.
 
         architecture: of the engine.  Raises EngineAway, and Unavailable if nothing could be tried.
         """
@@ -174,7 +174,7 @@ class Canary:
 
 
 def _order(tries: Sequence[Abuse]) -> str:
-    """What the program is to try, as it takes it."""
+    """The tries of the program, as it takes them."""
     targets = {
         **abuses.NOWHERE,
         "disk": 2 * RESOURCES.disk,

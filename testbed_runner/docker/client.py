@@ -61,7 +61,7 @@ class DockerClient:
 
 
 def _translated(method: Callable[..., _Result], *args: Any, **options: Any) -> _Result:
-    """What a method of the library returns; raises as `DockerClient.call` does."""
+    """The answer of a method of the library; raises as `DockerClient.call` does."""
     try:
         return method(*args, **options)
     except docker.errors.APIError as exc:

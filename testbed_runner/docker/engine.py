@@ -184,7 +184,7 @@ class DockerEngine:
             yield piece
 
     async def usage(self, deployment: int) -> Usage | None:
-        """What a container uses, as its control groups count it."""
+        """The use of a container, as its control groups count it."""
         try:
             stats = await self._client.call(
                 APIClient.stats, self._name(deployment), stream=False, one_shot=True
@@ -203,7 +203,7 @@ class DockerEngine:
         )
 
     def traffic(self, deployment: int) -> Traffic:
-        """What went through the listeners of a container."""
+        """The traffic through the listeners of a container."""
         return self._doors.traffic(deployment)
 
     async def prune(self, keep: frozenset[str]) -> int:
@@ -239,7 +239,7 @@ class DockerEngine:
         }
 
     async def _inspected(self, deployment: int) -> Mapping[str, Any] | None:
-        """What the engine says of a container, None if it is gone."""
+        """The engine's description of a container, None if it is gone."""
         try:
             inspected: Mapping[str, Any] = await self._client.call(
                 APIClient.inspect_container, self._name(deployment)

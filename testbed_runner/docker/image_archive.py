@@ -72,7 +72,7 @@ def _image(file: BinaryIO, digest: str) -> ArchivedImage:
     entries = {
         tar_entries.check_name(entry.name): entry for entry in tar_entries.entries(file, BOUNDS)
     }
-    archive = _Archive(file, entries)
+    archive = _OpenedArchive(file, entries)
     for config_path, layer_paths in archive.images():
         config = archive.content(config_path)
         if f"sha256:{hashlib.sha256(config).hexdigest()}" == digest:
@@ -82,7 +82,7 @@ def _image(file: BinaryIO, digest: str) -> ArchivedImage:
 
 
 @dataclass(frozen=True, slots=True)
-class _Archive:
+class _OpenedArchive:
     """An archive and its entries by name."""
 
     file: BinaryIO

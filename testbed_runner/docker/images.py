@@ -41,7 +41,7 @@ class SiteImages:
         return f"{self._name}:{digest.removeprefix('sha256:')}"
 
     async def inspected(self, image: ImageWanted) -> Mapping[str, Any] | None:
-        """What the engine says of an image, None if it is not at the site."""
+        """The engine's description of an image, None if it is not at the site."""
         try:
             inspected: Mapping[str, Any] = await self._commands.call(
                 APIClient.inspect_image, self.name(image.digest)
@@ -124,12 +124,12 @@ class SiteImages:
 
     async def prune(self, keep: Iterable[str]) -> int:
         """Remove the images of this site but those with these digests; returns their bytes."""
-        kept = {self.name(digest) for digest in keep}
+        needed = {self.name(digest) for digest in keep}
         images = await self._commands.call(APIClient.images, self._name)
         freed = 0
         for image in images:
             names = [name for name in image["RepoTags"] or () if name.startswith(f"{self._name}:")]
-            if not kept.intersection(names):
+            if not needed.intersection(names):
                 freed += await self._removed(image, names)
         return freed
 

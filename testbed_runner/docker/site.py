@@ -31,7 +31,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 class SiteLook:
-    """What an engine says of itself, and what was seen of it."""
+    """An engine's description of itself, and the result of looking at it."""
 
     def __init__(self, client: DockerClient, canary: Canary, clock: Clock) -> None:
         self._client, self._canary, self._clock = client, canary, clock
@@ -68,7 +68,7 @@ class SiteLook:
         return engine
 
     async def _lacks(self, engine: Mapping[str, Any]) -> str:
-        """What was seen to be lacking, as a sentence; tried once for each engine."""
+        """A sentence about the protections that lack; tried once for each engine."""
         identity = f"{engine['ID']} {engine['ServerVersion']} {engine['KernelVersion']}"
         passed_s = (self._clock.monotonic_ns() - self._tried_ns) / NS_PER_S
         if self._tried is not None and self._tried[0] == identity:

@@ -1,4 +1,4 @@
-"""What Docker says of a container, in the words of the port.  Pure."""
+"""States of Docker's containers, in the words of the port.  Pure."""
 
 import re
 from collections.abc import Mapping

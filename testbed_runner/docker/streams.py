@@ -1,4 +1,4 @@
-"""What containers print, followed over the engine's socket, and slowed where it is too much."""
+"""Output of containers, followed over the engine's socket, and slowed where it is too much."""
 
 import asyncio
 import struct
@@ -36,7 +36,7 @@ class OutputStreams:
         )
 
     async def log(self, container: str, since_ns: int) -> AsyncIterator[LogPiece]:
-        """What a container has printed since an instant, until it ends.
+        """Follow the output of a container since an instant, until it ends.
 
         Raises EngineAway.
         """

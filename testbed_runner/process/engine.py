@@ -206,14 +206,14 @@ class ProcessEngine:
             reader.close()
 
     async def usage(self, deployment: int) -> Usage | None:
-        """What a program and all that it has started use."""
+        """The use of a program and all that it has started."""
         program = self._programs[deployment]
         if not self._runs(program):
             return None
         return await asyncio.to_thread(process_table.usage, int(program.started["pid"]))
 
     def traffic(self, deployment: int) -> Traffic:
-        """What went through the listeners of a program."""
+        """The traffic through the listeners of a program."""
         return self._doors.traffic(deployment)
 
     async def prune(self, keep: frozenset[str]) -> int:
@@ -242,7 +242,7 @@ class ProcessEngine:
             "TMPDIR": str(folder.folder / TEMPORARY),
             "LANG": "C.UTF-8",
         }
-        told = {
+        ours = {
             **doors.environment(),
             "TESTBED_CREDENTIAL_FILE": str(secrets / CREDENTIAL_FILE),
             SECRETS_VARIABLE: str(secrets),
@@ -251,7 +251,7 @@ class ProcessEngine:
         return {
             "command": list(spec.command),
             "folder": str(folder.project),
-            "environment": own | dict(spec.environment) | told,
+            "environment": own | dict(spec.environment) | ours,
             "log_bytes": spec.resources.log,
             "doors": [[each.host, each.port] for each in doors],
         }

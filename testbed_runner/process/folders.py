@@ -34,17 +34,17 @@ class ProgramFolder:
 
     @property
     def order(self) -> dict[str, Any]:
-        """What its shim was ordered; empty while it is not written."""
+        """The order of its shim; empty while it is not written."""
         return _read(self.folder / shim.ORDER)
 
     @property
     def started(self) -> dict[str, Any]:
-        """What its shim wrote at its start; empty before."""
+        """The file that its shim wrote at its start; empty before."""
         return _read(self.folder / shim.STARTED)
 
     @property
     def ended(self) -> dict[str, Any]:
-        """What its shim wrote at its end; empty before."""
+        """The file that its shim wrote at its end; empty before."""
         return _read(self.folder / shim.ENDED)
 
     @property

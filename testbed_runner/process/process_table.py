@@ -71,7 +71,7 @@ def kill_marked(mark: str) -> None:
 
 
 def usage(shim_pid: int) -> Usage:
-    """What a program and all that it has started use."""
+    """The use of a program and all that it has started."""
     ticks, pages, threads = 0, 0, 0
     for number in descendants(shim_pid):
         with suppress(OSError, ValueError, IndexError):

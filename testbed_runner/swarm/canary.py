@@ -95,7 +95,7 @@ def service(site: str, image: str, constraints: Sequence[str]) -> dict[str, Any]
 
 
 def verdict(printed: bytes) -> str:
-    """What a node lacks, by the report of its canary; empty if it lacks nothing."""
+    """The protections that a node lacks, by the report of its canary; empty for none."""
     try:
         report = json.loads(printed)
         missing = [text for name, text in PROTECTIONS.items() if report[name] is not True]

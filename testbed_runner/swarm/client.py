@@ -24,7 +24,7 @@ _HEADER = 8
 """Bytes before each frame of a log: its stream, three zeros, its length."""
 
 
-class EngineRefused(EngineAway):
+class SwarmRefused(EngineAway):
     """The engine answers, and does not do it.  status: of HTTP."""
 
     def __init__(self, message: str, *, status: int) -> None:
@@ -98,7 +98,7 @@ class SwarmClient:
         """Fetch a document; None if there is no such thing."""
         try:
             return await self.get(path)
-        except EngineRefused as exc:
+        except SwarmRefused as exc:
             if exc.status != MISSING:
                 raise
             return None
@@ -107,7 +107,7 @@ class SwarmClient:
         """Delete a thing; returns whether it is gone: False while something still uses it."""
         try:
             await self.call("DELETE", path, params=params)
-        except EngineRefused as exc:
+        except SwarmRefused as exc:
             if exc.status != MISSING:
                 return False
         return True
@@ -154,14 +154,14 @@ def _text(value: Any) -> Any:
 
 
 def _check(response: httpx.Response) -> None:
-    """Raise EngineRefused for an answer that is an error."""
+    """Raise SwarmRefused for an answer that is an error."""
     if not response.is_error:
         return
     try:
         message = json.loads(response.content)["message"]
     except (ValueError, KeyError, TypeError):
         message = response.text[:500]
-    raise EngineRefused(f"Docker answers: {message}", status=response.status_code)
+    raise SwarmRefused(f"Docker answers: {message}", status=response.status_code)
 
 
 def _away(exc: httpx.HTTPError, url: str) -> EngineAway:

@@ -130,7 +130,7 @@ class SwarmEngine:
             await self._client.discard(name)
 
     async def _fault(self, task: Mapping[str, Any]) -> str:
-        """What the node of a canary lacks."""
+        """The protections that the node of a canary lacks."""
         error = task["Status"].get("Err", "")
         path = f"/tasks/{task['ID']}/logs"
         printed = [piece.content async for piece in self._read(path, 0, follow=False)]
@@ -402,7 +402,7 @@ class SwarmEngine:
                     yield LogPiece(at_ns=at_ns, content=content)
 
     async def usage(self, deployment: int) -> Usage | None:
-        """What a program on this node uses; of another node nothing is known."""
+        """The use of a program on this node; of another node nothing is known."""
         task = await self._task(deployment)
         if task is None or task.state is not TaskState.RUNNING or not await self._is_here(task):
             return None
@@ -411,7 +411,7 @@ class SwarmEngine:
         return local_container.usage(document)
 
     def traffic(self, deployment: int) -> Traffic:
-        """What a relay has counted by its last report, which comes each second."""
+        """The counts of a relay by its last report, which comes each second."""
         return self._traffic.get(deployment, Traffic())
 
     def _follow(self, deployment: int) -> None:

@@ -1,4 +1,4 @@
-"""What the engine of this node says of a container, beyond what its swarm does.  Pure.
+"""Facts about a container that its own node knows, and its swarm does not.  Pure.
 
 Source: Docker Engine API 1.41, `ContainerInspect` and `ContainerStats`.
 """
@@ -59,7 +59,7 @@ def failure_of_start(last_line: bytes) -> CannotStart | None:
 
 
 def usage(document: Mapping[str, Any]) -> Usage | None:
-    """What a container uses; None if it has just ended."""
+    """The use of a container; None if it has just ended."""
     memory = document.get("memory_stats") or {}
     if "usage" not in memory:
         return None

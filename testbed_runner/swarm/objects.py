@@ -11,7 +11,7 @@ from typing import Any
 from broker.clock import NS_PER_S, Clock
 from testbed_runner.port import ContainerSpec, EngineAway
 from testbed_runner.swarm import relay_archive, services, subnets
-from testbed_runner.swarm.client import CONFLICT, EngineRefused, SwarmClient
+from testbed_runner.swarm.client import CONFLICT, SwarmClient, SwarmRefused
 from testbed_runner.swarm.services import (
     DEPLOYMENT_LABEL,
     ROLE_LABEL,
@@ -27,7 +27,7 @@ _SECRET = "secret"  # noqa: S105 - the role of an object
 
 
 class SwarmObjects:
-    """What a site has in its swarm beside running programs; raises EngineAway."""
+    """The objects of a site in its swarm beside running programs; raises EngineAway."""
 
     def __init__(self, client: SwarmClient, site: str, pool: IPv4Network, clock: Clock) -> None:
         """pool: addresses that the site's networks are made of."""
@@ -139,7 +139,7 @@ class SwarmObjects:
                 await self._client.call(
                     "POST", f"/services/{service}/update", params=params, body=spec
                 )
-            except EngineRefused as exc:
+            except SwarmRefused as exc:
                 if exc.status != CONFLICT and "out of sequence" not in str(exc):
                     raise
             else:

@@ -59,7 +59,7 @@ class RelayWay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayOrder:
-    """What the relays of a site need.
+    """The needs of the relays of a site.
 
     image: with Python 3.11 or newer as `python3`.  archive: the packed program.  authority: of the
     testbed's certificates, None for those that the image trusts.
@@ -152,15 +152,14 @@ def relay(
         ],
     }
     needs = spec.resources
+    reserved = {
+        "NanoCPUs": round(needs.cpu * _NANO),
+        "MemoryBytes": needs.memory + needs.disk + _RELAY_BYTES,
+    }
+    limited = limits(memory_bytes=_RELAY_BYTES, cores=_RELAY_CORES, pids=_RELAY_PIDS)
     task = {
         "ContainerSpec": container,
-        "Resources": limits(memory_bytes=_RELAY_BYTES, cores=_RELAY_CORES, pids=_RELAY_PIDS)
-        | {
-            "Reservations": {
-                "NanoCPUs": round(needs.cpu * _NANO),
-                "MemoryBytes": needs.memory + needs.disk + _RELAY_BYTES,
-            }
-        },
+        "Resources": limited | {"Reservations": reserved},
         "RestartPolicy": {"Condition": "any", "Delay": NS_PER_S},
         "Placement": {"Constraints": list(constraints)},
         "Networks": [{"Target": networks[0], "Aliases": [RELAY]}, {"Target": networks[1]}],

@@ -1,4 +1,4 @@
-"""What a swarm can give to a site, and why it takes no work.  Pure.
+"""Room that a swarm has for a site, and why it takes no work.  Pure.
 
 Source: Docker Engine API 1.41, `SystemInfo` and `Node`.
 """

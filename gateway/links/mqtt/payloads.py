@@ -66,7 +66,7 @@ def read(
     the reason, at its time stamp if that can be read, else at `arrived_ns`.
     """
     try:
-        if source.value is None and source.time is None:
+        if not source.is_in_document:
             given = _plain(payload, source, dtype)
             return [PayloadSample(arrived_ns, values.read(given, dtype), GOOD)]
         whole = documents(payload, source.encoding) if parsed is None else parsed
